@@ -1,0 +1,219 @@
+"""The language model: one class for every architecture, since what differs between them is in ``LMConfig``."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float, Int
+
+from ..layers.base import Cache, MixerConfig
+from ..layers.parts import Keys, dense
+from .config import LMConfig
+
+
+def _norm(config: LMConfig, dtype: DTypeLike, rngs: nnx.Rngs) -> nnx.RMSNorm | nnx.LayerNorm:
+    """A normalisation that computes in float32, whatever ``dtype`` it returns."""
+    kind = nnx.RMSNorm if config.norm == "rms" else nnx.LayerNorm
+    return kind(config.dim, epsilon=1e-6, dtype=dtype, param_dtype=jnp.float32, rngs=rngs)
+
+
+class Block(nnx.Module):
+    """One layer: ``x + mixer(norm(x))``, then ``x + mlp(mlp_norm(x))`` where the config has a channel mixer.
+
+    The residual stream stays float32, so that a deep sum in bfloat16 loses nothing.
+    """
+
+    def __init__(
+        self,
+        config: LMConfig,
+        mixer: MixerConfig,
+        *,
+        layer: int | Array,
+        dtype: DTypeLike = jnp.float32,
+        rngs: nnx.Rngs,
+    ):
+        keys = Keys(rngs)
+        self.norm = _norm(config, dtype, rngs)
+        self.mixer = mixer.build(config.dim, layer=layer, depth=config.depth, dtype=dtype, rngs=keys.rngs("mixer"))
+        self.mlp_norm = None if config.mlp is None else _norm(config, dtype, rngs)
+        self.mlp = None if config.mlp is None else config.mlp.build(config.dim, dtype=dtype, rngs=keys.rngs("mlp"))
+
+    def init_cache(self, batch: int, max_len: int) -> Cache:
+        """The mixer's cache before the first token."""
+        return self.mixer.init_cache(batch, max_len)
+
+    def prefill(
+        self, x: Float[Array, "B T D"], cache: Cache, segment_ids: Int[Array, "B T"] | None = None
+    ) -> tuple[Float[Array, "B T D"], Cache]:
+        """The layer on the T next tokens, given the cache of those before."""
+        y, cache = self.mixer.prefill(self.norm(x), cache, segment_ids)
+        return self._mix_channels(x + y.astype(x.dtype)), cache
+
+    def step(self, x_t: Float[Array, "B D"], cache: Cache) -> tuple[Float[Array, "B D"], Cache]:
+        """The layer on one token."""
+        y, cache = self.mixer.step(self.norm(x_t), cache)
+        return self._mix_channels(x_t + y.astype(x_t.dtype)), cache
+
+    def __call__(self, x: Float[Array, "B T D"], segment_ids: Int[Array, "B T"] | None = None) -> Float[Array, "B T D"]:
+        """The layer on whole sequences."""
+        return self._mix_channels(x + self.mixer(self.norm(x), segment_ids).astype(x.dtype))
+
+    def _mix_channels(self, x: Float[Array, "... D"]) -> Float[Array, "... D"]:
+        if self.mlp is None or self.mlp_norm is None:
+            return x
+        return x + self.mlp(self.mlp_norm(x)).astype(x.dtype)
+
+
+def _take(stack: Block, index: Any) -> Block:
+    """Blocks of a stack: one, or several still stacked."""
+    return jax.tree.map(lambda leaf: leaf[index], stack)
+
+
+class LMCache(NamedTuple):
+    """What a model keeps between calls.
+
+    ``periods[j]`` is the cache of the blocks at position j of the pattern, stacked over periods; ``tail[j]`` that of
+    one block of the remainder.
+    """
+
+    periods: tuple[Cache, ...]
+    tail: tuple[Cache, ...]
+
+
+class LM(nnx.Module):
+    """A language model: embedding, blocks, norm, head.
+
+    The trunk is one ``lax.scan`` over periods of the pattern, so that neither tracing nor compiling grows with the
+    depth. ``periods[j]`` is the block at position j of the pattern, its parameters stacked over periods on a leading
+    axis; ``tail`` holds the remaining blocks when the depth is not a multiple of the pattern. ``block(i)`` gives one
+    layer alone, for tools that must reach it.
+
+    Every parameter's key is folded from its layer and its path, so that adding one changes no other's draw.
+
+    Args:
+      config: what to build.
+      dtype: what matrix products compute in; parameters, residual stream and logits are float32.
+      rngs: its ``params`` stream gives the root key.
+    """
+
+    def __init__(self, config: LMConfig, *, dtype: DTypeLike = jnp.float32, rngs: nnx.Rngs):
+        self.config, self.dtype = config, dtype
+        keys = Keys(rngs)
+        width, shape = len(config.pattern), (config.vocab, config.dim)
+        self.embedding = nnx.Param(config.embed_std * jax.random.normal(keys("embedding"), shape, jnp.float32))
+
+        # Blocks of one mixer are drawn by one loop, since drawing is most of what there is to compile.
+        def build(layer: Array, mixer: MixerConfig) -> Block:
+            block_rngs = nnx.Rngs(params=jax.random.fold_in(keys("blocks"), layer))
+            return Block(config, mixer, layer=layer, dtype=dtype, rngs=block_rngs)
+
+        layers = {mixer: [i for i, other in enumerate(config.mixers) if other == mixer] for mixer in config.pattern}
+        stacks = {mixer: jax.lax.map(partial(build, mixer=mixer), jnp.array(of)) for mixer, of in layers.items()}
+
+        def drawn(wanted: range) -> Block:
+            mixer = config.mixers[wanted[0]]
+            return _take(stacks[mixer], np.array([layers[mixer].index(layer) for layer in wanted]))
+
+        scanned = self.count * width
+        self.periods = nnx.List([drawn(range(j, scanned, width)) for j in range(width) if scanned])
+        self.tail = nnx.List([_take(drawn(range(i, i + 1)), 0) for i in range(scanned, config.depth)])
+        self.norm = _norm(config, dtype, rngs)
+        init = jax.nn.initializers.normal(config.embed_std)
+        self.head = None if config.tied else dense(keys, "head", config.dim, config.vocab, dtype=dtype, init=init)
+
+    def __call__(
+        self, tokens: Int[Array, "B T"], segment_ids: Int[Array, "B T"] | None = None
+    ) -> Float[Array, "B T vocab"]:
+        """The logits of each next token.
+
+        Args:
+          tokens: ``[B, T]``.
+          segment_ids: packed documents, ``[B, T]``: nothing passes where the id changes; a negative id is padding,
+            whose logits mean nothing.
+
+        Returns:
+          Logits ``[B, T, vocab]``, float32.
+        """
+        return self.logits(self.hidden(tokens, segment_ids))
+
+    def hidden(self, tokens: Int[Array, "B T"], segment_ids: Int[Array, "B T"] | None = None) -> Float[Array, "B T D"]:
+        """What the head reads, ``[B, T, D]``: a loss may gather the positions it weighs before it asks for logits."""
+        return self._trunk(tokens, lambda block, x, _: (block(x, segment_ids), None), None)[0]
+
+    def logits(self, hidden: Float[Array, "... D"]) -> Float[Array, "... vocab"]:
+        """The head: float32 logits of ``hidden``."""
+        kernel = self.embedding[...].T if self.head is None else self.head.kernel[...]
+        kernel = kernel.astype(self.dtype)
+        logits = jnp.matmul(hidden.astype(self.dtype), kernel, preferred_element_type=jnp.float32)
+        cap = self.config.soft_cap
+        return logits if cap is None else cap * jnp.tanh(logits / cap)
+
+    def init_cache(self, batch: int, max_len: int) -> LMCache:
+        """The cache before the first token, for sequences of up to ``max_len`` tokens."""
+        stack = lambda block: jax.vmap(lambda b: b.init_cache(batch, max_len), axis_size=self.count)(block)  # noqa: E731
+        tail = tuple(block.init_cache(batch, max_len) for block in self.tail)
+        return LMCache(tuple(stack(block) for block in self.periods), tail)
+
+    def prefill(
+        self, tokens: Int[Array, "B T"], cache: LMCache, segment_ids: Int[Array, "B T"] | None = None
+    ) -> tuple[Float[Array, "B T vocab"], LMCache]:
+        """Reads the T next tokens, given the cache of those before; the first segment continues the cache.
+
+        Returns:
+          Logits ``[B, T, vocab]``, and the cache after the last token.
+        """
+        hidden, cache = self.prefill_hidden(tokens, cache, segment_ids)
+        return self.logits(hidden), cache
+
+    def prefill_hidden(
+        self, tokens: Int[Array, "B T"], cache: LMCache, segment_ids: Int[Array, "B T"] | None = None
+    ) -> tuple[Float[Array, "B T D"], LMCache]:
+        """``prefill`` before the head: generation asks for the logits of the last token alone."""
+        return self._trunk(tokens, lambda block, x, c: block.prefill(x, c, segment_ids), cache)
+
+    def step(self, token: Int[Array, " B"], cache: LMCache) -> tuple[Float[Array, "B vocab"], LMCache]:
+        """Reads one token: logits ``[B, vocab]`` and the next cache."""
+        hidden, cache = self._trunk(token, lambda block, x, c: block.step(x, c), cache)
+        return self.logits(hidden), cache
+
+    @property
+    def count(self) -> int:
+        """The number of periods that the trunk scans over."""
+        return self.config.depth // len(self.config.pattern)
+
+    def block(self, layer: int) -> Block:
+        """Block ``layer`` alone, with its own parameters: the trunk is these, one after another."""
+        if not 0 <= layer < self.config.depth:
+            raise ValueError(f"LM: there is no block {layer}; the depth is {self.config.depth}")
+        period, position = divmod(layer, len(self.config.pattern))
+        if period == self.count:
+            return self.tail[position]
+        return _take(self.periods[position], period)
+
+    def _trunk(
+        self, tokens: Int[Array, "B ..."], apply: Callable, cache: LMCache | None
+    ) -> tuple[Float[Array, "B ... D"], LMCache]:
+        """Embeds, runs every block by ``apply(block, x, cache) -> (x, cache)``, and normalises."""
+        width = len(self.config.pattern)
+        old = cache or LMCache((None,) * width, (None,) * len(self.tail))
+        x = self.embedding[...][tokens]
+        if self.config.scale_embedding:
+            x = x * self.config.dim**0.5
+
+        def run(x, inputs):
+            caches = []
+            for block, cache in zip(*inputs, strict=True):
+                x, cache = apply(block, x, cache)
+                caches.append(cache)
+            return x, tuple(caches)
+
+        periods = ()
+        if self.periods:
+            x, periods = jax.lax.scan(run, x, (tuple(self.periods), old.periods))
+        x, tail = run(x, (tuple(self.tail), old.tail))
+        return self.norm(x), LMCache(periods, tail)

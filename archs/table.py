@@ -1,0 +1,32 @@
+"""The table of architectures: a line here earns one the tests of ``test_archs.py`` and a row of ``subquad list``."""
+
+from .arch import Arch, unknown
+from .config import LMConfig
+from .deltanet import deltanet
+from .gated_deltanet import gated_deltanet
+from .gated_deltanet_hybrid import gated_deltanet_hybrid
+from .gla import gla
+from .griffin import griffin
+from .mamba2 import mamba2
+from .min_gru import min_gru
+from .transformer import transformer
+
+ARCHS: dict[str, Arch] = {
+    arch.name: arch
+    for arch in (transformer, mamba2, gla, deltanet, gated_deltanet, gated_deltanet_hybrid, griffin, min_gru)
+}
+
+
+def preset(name: str, size: str = "tiny") -> LMConfig:
+    """The settings of a published architecture at one of its sizes.
+
+    Args:
+      name: a key of ``ARCHS``, such as ``"mamba2"``.
+      size: a key of its ``sizes``, such as ``"130m"``.
+
+    Raises:
+      ValueError: there is no such architecture or size; it names the nearest one.
+    """
+    if name not in ARCHS:
+        raise unknown("architecture", name, ARCHS)
+    return ARCHS[name](size)

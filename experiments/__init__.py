@@ -1,0 +1,1 @@
+"""The lab: trainer, data, sweeps, comparison, reports, and the command line."""

@@ -1,0 +1,309 @@
+"""The command line. Each command imports what it needs when it runs, so that ``--help`` is quick."""
+
+import contextlib
+import io
+import os
+import re
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import tyro
+from tyro.conf import Positional, arg
+
+from .errors import UserError, nearest
+
+if TYPE_CHECKING:
+    from .config import RunConfig
+
+Words = tuple[str, ...]
+# What help shows instead of {None}|INT and (default: None), and of STR.
+Whole = Annotated[int | None, arg(metavar="INT", help_behavior_hint="")]
+Number = Annotated[float | None, arg(metavar="FLOAT", help_behavior_hint="")]
+Word = Annotated[str | None, arg(metavar="STR", help_behavior_hint="")]
+Folder = Annotated[Path | None, arg(metavar="DIR", help_behavior_hint="")]
+Target = Annotated[str, arg(metavar="FILE.py:NAME", help_behavior_hint="")]
+Wholes = Annotated[tuple[int, ...], arg(metavar="INT ...", help_behavior_hint="")]
+Numbers = Annotated[tuple[float, ...], arg(metavar="FLOAT ...", help_behavior_hint="")]
+Settings = Annotated[tuple[str, ...], arg(metavar="KEY=VALUE ...", help_behavior_hint="")]
+
+
+@dataclass(frozen=True)
+class Train:
+    """Train one model: a run of your own (my.py:run), or a preset on some data. The same command continues it."""
+
+    target: Positional[Annotated[str | None, arg(metavar="[FILE.py:NAME]", help_behavior_hint="")]] = None
+    """FILE.py:NAME, a RunConfig or a function that returns one."""
+    arch: str = "transformer"
+    """An architecture (see `subquad list`), with +conv or -conv for a short convolution; or FILE.py:NAME."""
+    size: str = "tiny"
+    """The architecture's size."""
+    data: Words = ("text",)
+    """text, stdlib, mqar, or files and folders of .txt, .jsonl or .parquet."""
+    length: Whole = None
+    """Tokens of a training row."""
+    steps: Whole = None
+    batch: Whole = None
+    """Sequences per step."""
+    lr: Number = None
+    """The peak learning rate."""
+    seed: Whole = None
+    set: Settings = ()
+    """Any other setting as KEY=VALUE: optim.clip=0.5 model.pattern.0.head_dim=32."""
+    out: Folder = None
+    """The run's directory; by default runs/ and a name made from the settings."""
+    tensorboard: bool = False
+    """Also write for TensorBoard."""
+
+    def __call__(self) -> int:
+        """Runs the command."""
+        from .metrics import TensorBoard
+        from .sweep import point
+        from .train import train
+
+        run = self.run()
+        name = self.target.rpartition(":")[2] if self.target else f"{self.arch.rpartition(':')[2]}-{self.data[0]}"
+        directory = self.out or point(Path(name).name, run, Path("runs")).directory
+        sinks = (TensorBoard(directory),) if self.tensorboard else ()
+        result = train(run, directory, sinks=sinks)
+        figures = result.validation | {f"test {name}": value for name, value in result.test.items()}
+        report("  ".join(f"{name} {value:.4f}" for name, value in figures.items() if value is not None))
+        report(str(directory))
+        return 1 if result.diverged else 0
+
+    def run(self) -> "RunConfig":
+        """The configuration that the arguments describe."""
+        from .config import RunConfig
+        from .overrides import override
+        from .targets import value
+
+        if self.target:
+            run = value(self.target)
+            if not isinstance(run, RunConfig):
+                raise UserError(f"{self.target} is not a RunConfig but {type(run).__name__}")
+        else:
+            run = default_run(self.arch, self.size, self.data)
+        settings = {"steps": self.steps, "batch": self.batch, "seed": self.seed}
+        settings |= {"optim.lr": self.lr, "data.length": self.length}
+        given = [f"{name}={value}" for name, value in settings.items() if value is not None]
+        for assignment in (*given, *self.set):
+            run = override(run, assignment)
+        return run
+
+
+@dataclass(frozen=True)
+class Compare:
+    """Compare architectures fairly, with a table and a page of plots. The same command continues it."""
+
+    preset: str = "default"
+    """Which comparison: default (two tasks, six minutes on two cores), smoke (for CI)."""
+    archs: Word = None
+    """By comma: names of `subquad list`, NAME+conv, NAME-conv, FILE.py:NAME. All match the first's parameters."""
+    task: Word = None
+    """The preset's tasks to run, by comma: mqar, text; or a file or folder of text."""
+    dim: Wholes = ()
+    """Model widths; three or more plot quality against state."""
+    depth: Whole = None
+    heads: Whole = None
+    mlp: Whole = None
+    """Channel-mixer width of the first architecture."""
+    steps: Whole = None
+    batch: Whole = None
+    lrs: Numbers = ()
+    """The learning rates to try, ascending, each at most 2.5 times the one before."""
+    seeds: Whole = None
+    """Fresh seeds; five or more may name a winner."""
+    selection_seeds: Whole = None
+    """Seeds that choose the learning rate."""
+    embed_std: Number = None
+    """Standard deviation of the initial embedding."""
+    out: Folder = None
+    """The comparison's directory; runs/compare-PRESET by default."""
+    workers: Whole = None
+    """Processes; by default one a core, or one on an accelerator."""
+
+    def __call__(self) -> int:
+        """Runs the command."""
+        from .compare.command import compare, customised
+
+        comparison, changed = customised(self)
+        return compare(comparison, self.out or Path("runs") / f"compare-{comparison.name}{changed}", self.workers)
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """Run every configuration that a function of yours returns. Finished points are never run twice."""
+
+    target: Positional[Target]
+    """FILE.py:NAME, a function that returns RunConfigs: a list, or a dict by name."""
+    dry_run: bool = False
+    """List the points and how long they will take."""
+    shard: Word = None
+    """i/n: every n-th point from the i-th, for job arrays."""
+    out: Folder = None
+    """The sweep's directory; by default runs/ and the function's name."""
+    workers: Whole = None
+    """Processes; by default one a core, or one on an accelerator."""
+
+    def __call__(self) -> int:
+        """Runs the command."""
+        from .sweep import sweep
+        from .targets import value
+
+        found = value(self.target)
+        out = self.out or Path("runs") / self.target.rpartition(":")[2]
+        return sweep(found, out, dry_run=self.dry_run, part=self.shard, workers=self.workers)
+
+
+@dataclass(frozen=True)
+class Eval:
+    """Evaluate a run's newest checkpoint."""
+
+    directory: Positional[Path]
+    """The run."""
+    split: Literal["validation", "test"] = "validation"
+
+    def __call__(self) -> int:
+        """Runs the command."""
+        from .train import evaluate_run
+
+        for name, figure in evaluate_run(self.directory, self.split).items():
+            report(f"{name} {figure:.4f}")
+        return 0
+
+
+@dataclass(frozen=True)
+class Generate:
+    """Sample text from a run on bytes or a tokenizer."""
+
+    directory: Positional[Path]
+    """The run."""
+    prompt: str = "\n"
+    tokens: int = 200
+    temperature: float = 0.8
+    """0 takes the likeliest token."""
+    top_k: Whole = None
+    seed: int = 0
+
+    def __call__(self) -> int:
+        """Runs the command."""
+        from .sampling import sample
+
+        report(sample(self.directory, self.prompt, self.tokens, self.temperature, self.top_k, self.seed))
+        return 0
+
+
+@dataclass(frozen=True)
+class Report:
+    """Rebuild the table, the page and the rows of a comparison."""
+
+    directory: Positional[Path]
+    """The comparison."""
+
+    def __call__(self) -> int:
+        """Runs the command."""
+        from .compare.command import show
+
+        return show(self.directory)
+
+
+@dataclass(frozen=True)
+class List:
+    """List layers and architectures with parameters, operations a token and state."""
+
+    markdown: bool = False
+    """As in the README."""
+
+    def __call__(self) -> int:
+        """Runs the command."""
+        from .list import list_table
+
+        report(list_table(markdown=self.markdown))
+        return 0
+
+
+COMMANDS = {command.__name__.lower(): command for command in (Train, Compare, Sweep, Eval, Generate, Report, List)}
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Parses the arguments, runs the command and exits; a user's mistake is one line and status 2."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "subquad" / "jax"
+    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache))
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
+    arguments = sys.argv[1:] if argv is None else argv
+    try:
+        sys.exit(parse(arguments)())
+    except UserError as error:
+        fail(str(error))
+    except KeyboardInterrupt:
+        print("stopped; the same command continues", file=sys.stderr)
+        sys.exit(130)
+
+
+def parse(arguments: list[str]) -> Any:
+    """The command with its arguments; what tyro says of a mistake is reduced to one line.
+
+    Raises:
+      UserError: an unknown command or option, a value of the wrong kind, or one that is missing.
+    """
+    if arguments and not arguments[0].startswith("-") and arguments[0] not in COMMANDS:
+        raise UserError(f"there is no command {arguments[0]!r}: {nearest(arguments[0], COMMANDS)}")
+    commands: Any = None
+    for name, command in COMMANDS.items():
+        one = Annotated[command, arg(name=name)]  # pyright: ignore[reportInvalidTypeForm]
+        commands = one if commands is None else commands | one
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            return tyro.cli(commands, args=arguments or ["--help"], prog="subquad", description=DESCRIPTION)
+    except SystemExit as error:
+        if error.code in (0, None):
+            raise
+    raise UserError(reduced(said.getvalue()))
+
+
+DESCRIPTION = "Subquadratic sequence layers in JAX, and a lab that compares them fairly."
+
+
+def reduced(panel: str) -> str:
+    """One line of what tyro prints as a panel: the message, and the nearest option if it names one."""
+    lines = [re.sub(r"\s+", " ", line.strip("│ ")) for line in panel.splitlines() if line.startswith("│")]
+    lines = [line for line in lines if line and not line.startswith("─")]
+    end = next((i for i, line in enumerate(lines) if line.startswith("For full helptext")), len(lines))
+    message, hints = " ".join(lines[:1]), lines[1:end]
+    if match := re.match(r"Unrecognized options: ([^,]+)", message):
+        nearby = f": did you mean {hints[1].split()[0]}?" if len(hints) > 1 and hints[0].startswith("Perhaps") else ""
+        return f"there is no option {match[1]}{nearby or ': see --help'}"
+    if match := re.match(r"Error parsing (\S+): (.*)", message):
+        kind = next((hint.split(maxsplit=1)[1] for hint in hints if hint.startswith(f"{match[1]} ")), "another value")
+        return f"{match[1]} takes {kind}: {match[2]}" if "no type" not in match[2] else f"{match[1]} takes {kind}"
+    return f"{message} {hints[0]}" if hints and message.startswith("Missing") else message
+
+
+def default_run(arch: str, size: str, data: Words) -> "RunConfig":
+    """A preset on data by name or path, with the data's vocabulary."""
+    from dataclasses import replace
+
+    from .compare.contestants import base
+    from .config import OptimConfig, RunConfig
+    from .data import EmbeddedTextConfig, FilesConfig, MQARConfig
+
+    known = {"text": EmbeddedTextConfig("pydoc"), "stdlib": EmbeddedTextConfig("stdlib"), "mqar": MQARConfig()}
+    if len(data) == 1 and data[0] not in known and not Path(data[0]).exists() and not re.search(r"[./*]", data[0]):
+        raise UserError(f"there is no data {data[0]!r}, nor a file of that name: {nearest(data[0], known)}")
+    config = known[data[0]] if len(data) == 1 and data[0] in known else FilesConfig(data)
+    return RunConfig(replace(base(arch, size), vocab=config.build().vocab), config, OptimConfig(), save_every=200)
+
+
+def report(line: str) -> None:
+    """What a command answers goes to standard output."""
+    print(line)
+
+
+def fail(message: str) -> None:
+    """Prints one line in red (where that is wanted) and exits with status 2."""
+    line = " ".join(message.split())
+    red = sys.stderr.isatty() and "NO_COLOR" not in os.environ
+    print(f"\x1b[31m{line}\x1b[0m" if red else line, file=sys.stderr)
+    sys.exit(2)

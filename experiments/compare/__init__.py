@@ -1,0 +1,1 @@
+"""Comparisons: architectures on tasks, under one set of rules."""

@@ -1,0 +1,193 @@
+"""An architecture under a task's rules: the same trunk for all, and channel-mixer widths that match parameters."""
+
+import dataclasses
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from ...archs import LMConfig, preset
+from ...archs.table import ARCHS
+from ...layers import ChannelMixerConfig, MixerConfig
+from ..errors import UserError, nearest
+from ..targets import is_target, value
+from .settings import Task
+
+SHORT_CONV = 4
+"""The filter width of ``name+conv``: what the published layers with one have."""
+TOLERANCE = 0.02
+"""How far non-embedding parameters may lie apart."""
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """One architecture on one task at one width."""
+
+    arch: str
+    model: LMConfig
+    overrides: dict[str, Any]
+    """What differs from the architecture's own preset, by field."""
+
+    @property
+    def parameters(self) -> int:
+        """Non-embedding parameters."""
+        return self.model.param_count() - self.model.embedding_params()
+
+
+def short_name(arch: str) -> str:
+    """What tables call an architecture: its preset's name, or the name after ``file.py:``."""
+    return arch.rpartition(":")[2]
+
+
+def base(arch: str, size: str = "tiny") -> LMConfig:
+    """The LMConfig that an architecture's name stands for; of a user's mixer, a plain trunk around it.
+
+    Args:
+      arch: as in ``Comparison.archs``.
+      size: of a preset.
+
+    Raises:
+      UserError: there is no such architecture, or the user's object is neither an LMConfig nor a mixer's config.
+    """
+    if not is_target(arch):
+        name, sign, part = re.fullmatch(r"(\w*)(?:([+-])(.*))?", arch, re.DOTALL).groups()  # pyright: ignore
+        if name not in ARCHS:
+            raise UserError(f"there is no architecture {arch!r}: {nearest(name, ARCHS)}")
+        if size not in ARCHS[name].sizes:
+            raise UserError(f"{name} has no size {size!r}: {nearest(size, ARCHS[name].sizes)}")
+        model = preset(name, size)
+        if sign is None:
+            return model
+        if part != "conv":
+            raise UserError(f"{arch!r}: write {name}+conv to add a short convolution, {name}-conv to remove it")
+        width = SHORT_CONV if sign == "+" else 0
+        return replace(model, pattern=tuple(replace(mixer, short_conv=width) for mixer in model.pattern))
+    found = value(arch)
+    if isinstance(found, type) and issubclass(found, MixerConfig):
+        found = found()
+    if isinstance(found, MixerConfig):
+        found = (found,)
+    if isinstance(found, Sequence) and found and all(isinstance(mixer, MixerConfig) for mixer in found):
+        return replace(preset("transformer", "tiny"), pattern=tuple(found))
+    if isinstance(found, LMConfig):
+        return found
+    raise UserError(f"{arch} is neither an LMConfig nor a MixerConfig (or a tuple of them), but {type(found).__name__}")
+
+
+def contestants(archs: Sequence[str], task: Task, dim: int) -> list[Contestant]:
+    """Every architecture on a task's trunk at width ``dim``, with parameters matched where there are channel mixers.
+
+    Args:
+      archs: names as in ``Comparison.archs``; the first is what others match.
+      task: the trunk, vocabulary and channel mixer.
+      dim: the model width.
+
+    Returns:
+      One contestant an architecture, in order.
+
+    Raises:
+      UserError: an unknown architecture, or no channel-mixer width brings its parameters within 2%.
+    """
+    source = task.data.build()
+    entries = []
+    for arch in archs:
+        own = base(arch)
+        pattern = tuple(fit_heads(mixer, dim, task.heads) for mixer in own.pattern)
+        model = LMConfig(source.vocab, dim, task.depth, pattern, task.mlp, embed_std=task.embed_std)
+        entries.append((short_name(arch), own, model))
+    first = Contestant(entries[0][0], entries[0][2], {})
+    matched = []
+    for name, own, model in entries:
+        if task.mlp is not None:
+            model = match_parameters(name, model, first.parameters)
+        else:
+            model = match_state(model, first.model.state_bytes(source.length), source.length)
+        matched.append(Contestant(name, model, differences(own, model)))
+    return matched
+
+
+def fit_heads(mixer: MixerConfig, dim: int, heads: int) -> MixerConfig:
+    """The mixer with ``heads`` heads over width ``dim``: key and value widths of one head are dim / heads.
+
+    Fields a mixer does not have are left alone, so a mixer without heads is returned as it is.
+    """
+    fields = {f.name for f in dataclasses.fields(mixer)}
+    keys = dim // heads
+    values = keys * getattr(mixer, "expand", 1)  # Mamba-2's heads are those of its inner width, its keys its state_dim
+    wanted = {"heads": heads, "head_dim": values if "state_dim" in fields else keys, "state_dim": keys}
+    return replace(mixer, **{name: size for name, size in wanted.items() if name in fields})
+
+
+def match_parameters(name: str, model: LMConfig, target: int) -> LMConfig:
+    """The model with the channel-mixer width that brings its non-embedding parameters nearest to ``target``.
+
+    Raises:
+      UserError: even the nearest width is more than 2% off.
+    """
+    assert model.mlp is not None
+
+    def count(width: int) -> int:
+        wide = replace(model, mlp=resized(model.mlp, width))
+        return wide.param_count() - wide.embedding_params()
+
+    one, two = count(1), count(2)
+    width = max(1, round((target - one) / (two - one)) + 1)
+    off = count(width) / target - 1
+    if abs(off) > TOLERANCE:
+        raise UserError(
+            f"{name} cannot be matched: with channel-mixer width {width} it has {count(width):,} non-embedding "
+            f"parameters, the first architecture {target:,} ({off:+.1%}; at most {TOLERANCE:.0%}): raise --mlp"
+        )
+    return replace(model, mlp=resized(model.mlp, width))
+
+
+def match_state(model: LMConfig, target: int, T: int) -> LMConfig:
+    """The model whose mixers have the width of keys that brings its state after T tokens nearest to ``target`` bytes.
+
+    A mixer without such a width (its state is one vector) stays as it is.
+    """
+    each = target / model.depth
+    return replace(model, pattern=tuple(_nearest_state(mixer, model.dim, each, T) for mixer in model.pattern))
+
+
+def _nearest_state(mixer: MixerConfig, dim: int, target: float, T: int) -> MixerConfig:
+    knob = next((f.name for f in dataclasses.fields(mixer) if f.name in ("state_dim", "head_dim")), None)
+    knob = "state_dim" if hasattr(mixer, "state_dim") else knob
+    if knob is None:
+        return mixer
+    sizes = [replace(mixer, **{knob: width}) for width in range(2, 8 * dim)]
+    sizes = [mixer, *sorted(sizes, key=lambda m: abs(m.state_bytes(dim, T) - target))]
+    off = lambda m: abs(m.state_bytes(dim, T) / target - 1)  # noqa: E731
+    return next(m for m in ([mixer] if off(mixer) == 0 else sizes[1:]) if _builds(m, dim))
+
+
+def _builds(mixer: MixerConfig, dim: int) -> bool:
+    """Whether a mixer can run at all: rotary positions want an even width."""
+    try:
+        jax.eval_shape(lambda x: mixer.build(dim, rngs=nnx.Rngs(0))(x), jnp.zeros((1, 2, dim)))
+    except (ValueError, TypeError):
+        return False
+    return True
+
+
+def resized(mlp: ChannelMixerConfig | None, width: int) -> ChannelMixerConfig | None:
+    """The channel mixer with another hidden width."""
+    return mlp and replace(mlp, hidden=width)
+
+
+def differences(own: Any, model: Any, prefix: str = "") -> dict[str, Any]:
+    """The fields of ``model`` whose values are not those of ``own``, by dotted name."""
+    if type(own) is not type(model) or not dataclasses.is_dataclass(own):
+        if isinstance(own, tuple) and isinstance(model, tuple) and len(own) == len(model):
+            pairs = [differences(a, b, f"{prefix}[{i}]") for i, (a, b) in enumerate(zip(own, model, strict=True))]
+            return {key: value for pair in pairs for key, value in pair.items()}
+        return {} if own == model else {prefix: model}
+    changed: dict[str, Any] = {}
+    for f in dataclasses.fields(own):
+        name = f"{prefix}.{f.name}" if prefix else f.name
+        changed |= differences(getattr(own, f.name), getattr(model, f.name), name)
+    return changed

@@ -1,0 +1,1 @@
+"""How results are shown: a terminal table, one self-contained page, and rows for other tools."""

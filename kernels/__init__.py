@@ -1,0 +1,39 @@
+"""Recurrences, one per folder: definition, chunk-parallel XLA, and kernels.
+
+Every op is a plain function on arrays, with one contract:
+
+- it returns ``(y, state)``, always;
+- any ``T >= 1``, grouped heads, ``initial_state``, ``segment_ids``, float32 or bfloat16 inputs (float64 under
+  ``jax.enable_x64``), and reverse-mode gradients for every array argument and from the final state;
+- the state and all accumulation are float32 (float64 only when the inputs are); ``y`` has ``v``'s dtype.
+
+Glossary (names in signatures and einsums):
+
+======  ==============================================================================================
+``B``   batch
+``T``   time, always axis 1
+``H``   heads (value heads)
+``Hk``  key heads; ``H`` is a multiple of ``Hk``, and value head ``j`` reads key head ``j // (H / Hk)``
+``K``   key width
+``V``   value width
+``D``   channels
+``N``   state size per channel
+``C``   chunk length
+``W``   window or filter width
+======  ==============================================================================================
+
+Gates are natural-log decays, ``g <= 0``. A matrix state is ``[B, H, K, V]``.
+
+``segment_ids`` ``[B, T]`` packs documents: the state resets where the id changes, ``initial_state`` belongs to the
+first segment and the returned state to the last. A negative id is padding: the state holds and ``y = 0`` there.
+
+``impl`` is ``"auto"`` or the name of an implementation; ``explain`` says which one auto takes, and why not the others.
+"""
+
+from .delta_rule import delta_rule
+from .dispatch import explain
+from .gla import gla
+from .linear_scan import linear_scan
+from .short_conv import short_conv
+
+__all__ = ["delta_rule", "explain", "gla", "linear_scan", "short_conv"]

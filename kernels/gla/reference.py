@@ -1,0 +1,29 @@
+"""The definition of gla: one token at a time. It is the oracle; it is not meant to be fast."""
+
+import jax.numpy as jnp
+
+from ..checks import state_dtype
+from ..heads import repeat_heads
+from ..segments import scan_tokens
+
+
+def unsupported(**_) -> str | None:
+    """The definition runs everything."""
+    return None
+
+
+def run(q, k, v, g, *, scale, initial_state, segment_ids):
+    """See ``gla``."""
+    H, dtype = v.shape[2], state_dtype(q, k, v)
+    q, k = (repeat_heads(x, H).astype(dtype) for x in (q, k))
+    if g is None:
+        g = jnp.zeros(H, dtype)
+    g = repeat_heads(g, H) if g.ndim == 4 else jnp.broadcast_to(g, v.shape[:3])[..., None]
+
+    def step(S, x):
+        q, k, v, g = x
+        S = jnp.exp(g)[..., None] * S + k[..., None] * v[..., None, :]
+        return S, jnp.einsum("bhkv,bhk->bhv", S, scale * q)
+
+    S, y = scan_tokens(step, initial_state, (q, k, v.astype(dtype), g.astype(dtype)), segment_ids)
+    return y.astype(v.dtype), S

@@ -1,0 +1,167 @@
+"""The parts that mixers share: keyed initialisation, projections, norms, the short filter, rotary positions.
+
+One initialisation of projections serves every mixer (normal, variance 1 / inputs, biases zero), so that a comparison
+of mixers does not compare initialisations; what a paper makes special (decays, step sizes, filters) follows that paper.
+"""
+
+import zlib
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from einops import rearrange
+from flax import nnx
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float, Int
+
+from ..kernels import short_conv
+
+Initializer = jax.nn.initializers.Initializer
+
+FAN_IN: Initializer = jax.nn.initializers.variance_scaling(1.0, "fan_in", "normal")
+
+
+class Keys:
+    """Random keys by name: a parameter's key is folded from its path, so adding one changes no other's draw."""
+
+    def __init__(self, rngs: nnx.Rngs):
+        self.root = rngs.params()
+
+    def __call__(self, name: str) -> Array:
+        """The key of ``name``."""
+        return jax.random.fold_in(self.root, zlib.crc32(name.encode()) & 0x7FFFFFFF)
+
+    def rngs(self, name: str) -> nnx.Rngs:
+        """The same as a stream for a sub-module."""
+        return nnx.Rngs(params=self(name))
+
+
+def dense(
+    keys: Keys,
+    name: str,
+    inputs: int,
+    outputs: int,
+    *,
+    dtype: DTypeLike,
+    init: Initializer = FAN_IN,
+    bias: bool = False,
+) -> nnx.Linear:
+    """A projection with float32 parameters that computes in ``dtype``. Every mixer's projections come from here."""
+    return nnx.Linear(
+        inputs, outputs, use_bias=bias, kernel_init=init, dtype=dtype, param_dtype=jnp.float32, rngs=keys.rngs(name)
+    )
+
+
+def uniform_within(bound: float) -> Initializer:
+    """Uniform in +-``bound``."""
+    draw = jax.nn.initializers.uniform(2 * bound)
+    return lambda *args, **kwargs: draw(*args, **kwargs) - bound
+
+
+def head_count(heads: int | None, width: int, head_dim: int) -> int:
+    """The number of heads: as set, or as many as fill ``width``, at least one."""
+    return max(1, width // head_dim) if heads is None else heads
+
+
+class RMSNorm(nnx.Module):
+    """Root-mean-square norm over the last axis, in float32: ``x / sqrt(mean(x^2) + eps) * scale``.
+
+    With ``groups`` the mean is taken within each of that many equal parts of the axis.
+
+    Source: Zhang & Sennrich (2019), Root Mean Square Layer Normalization, arXiv 1910.07467.
+    """
+
+    def __init__(self, width: int, *, groups: int = 1, eps: float = 1e-5):
+        self.scale = nnx.Param(jnp.ones(width, jnp.float32))
+        self.groups, self.eps = groups, eps
+
+    def __call__(self, x: Float[Array, "*axes D"]) -> Float[Array, "*axes D"]:
+        """Normalises x; returns its dtype."""
+        grouped = rearrange(x.astype(jnp.float32), "... (g d) -> ... g d", g=self.groups)
+        normed = grouped * jax.lax.rsqrt(jnp.mean(grouped**2, axis=-1, keepdims=True) + self.eps)
+        return (rearrange(normed, "... g d -> ... (g d)") * self.scale).astype(x.dtype)
+
+
+def l2_norm(x: Float[Array, "*axes K"], eps: float = 1e-6) -> Float[Array, "*axes K"]:
+    """Scales the last axis to Euclidean length 1, in float32; a zero vector stays zero, with a finite gradient."""
+    y = x.astype(jnp.float32)
+    return (y * jax.lax.rsqrt(jnp.sum(y**2, axis=-1, keepdims=True) + eps)).astype(x.dtype)
+
+
+class ShortConv(nnx.Module):
+    """A causal depthwise filter over the last ``width`` tokens, then an activation; width 0 is the activation alone.
+
+    The filter starts uniform in +-``width ** -0.5`` unless ``init`` says otherwise: PyTorch's default for a depthwise
+    convolution, and so that of Mamba's and Gated DeltaNet's official code. There is a bias if ``bias_init`` is given.
+    See ``kernels.short_conv``.
+    """
+
+    def __init__(
+        self,
+        keys: Keys,
+        name: str,
+        width: int,
+        channels: int,
+        *,
+        activation: Literal["silu"] | None = None,
+        init: Initializer | None = None,
+        bias_init: Initializer | None = None,
+    ):
+        self.width, self.channels = width, channels
+        self.activation: Literal["silu"] | None = activation
+
+        def param(part: str, shape: tuple[int, ...], init: Initializer) -> nnx.Param:
+            return nnx.Param(init(keys(f"{name}.{part}"), shape, jnp.float32))
+
+        self.filter = param("filter", (width, channels), init or uniform_within(width**-0.5)) if width else None
+        self.bias = param("bias", (channels,), bias_init) if width and bias_init else None
+
+    def init_tail(self, batch: int) -> Float[Array, "B tail D"]:
+        """The inputs before the first token: zeros."""
+        return jnp.zeros((batch, max(self.width - 1, 0), self.channels), jnp.float32)
+
+    def __call__(
+        self, x: Float[Array, "B T D"], tail: Float[Array, "B tail D"], segment_ids: Int[Array, "B T"] | None
+    ) -> tuple[Float[Array, "B T D"], Float[Array, "B tail D"]]:
+        """Filters x after the inputs in ``tail``; returns the outputs and the new tail."""
+        if self.filter is None:
+            return (jax.nn.silu(x) if self.activation == "silu" else x), tail
+        bias = None if self.bias is None else self.bias[...]
+        return short_conv(
+            x, self.filter[...], bias, initial_state=tail, segment_ids=segment_ids, activation=self.activation
+        )
+
+
+def conv_params(width: int, channels: int, *, bias: bool = False) -> int:
+    """The number of parameters of a ``ShortConv``."""
+    return (width + bias) * channels if width else 0
+
+
+def conv_bytes(width: int, channels: int) -> int:
+    """The bytes of a ``ShortConv``'s tail."""
+    return 4 * max(width - 1, 0) * channels
+
+
+def rope(x: Float[Array, "B T H K"], position: Int[Array, "B T"], base: float) -> Float[Array, "B T H K"]:
+    """Rotary positions: turns the pair (x_i, x_{i + K/2}) by the angle ``position * base^(-2i/K)``, in float32.
+
+    Source: Su, Lu, Pan, Murtadha, Wen & Liu (2021), RoFormer, arXiv 2104.09864.
+    """
+    K = x.shape[-1]
+    frequency = base ** (-np.arange(0, K, 2, dtype=np.float32) / K)
+    angle = (position[..., None] * frequency)[:, :, None]
+    cos, sin = jnp.cos(angle), jnp.sin(angle)
+    left, right = jnp.split(x.astype(jnp.float32), 2, axis=-1)
+    return jnp.concatenate([left * cos - right * sin, left * sin + right * cos], axis=-1).astype(x.dtype)
+
+
+def inverse_softplus_steps(key: Array, heads: int, low: float = 1e-3, high: float = 0.1) -> Float[Array, " H"]:
+    """Biases whose softplus is log-uniform in [low, high]: Mamba's initial step sizes."""
+    dt = jnp.exp(jax.random.uniform(key, (heads,), minval=np.log(low), maxval=np.log(high)))
+    return dt + jnp.log(-jnp.expm1(-dt))
+
+
+def log_uniform_decays(key: Array, heads: int, low: float, high: float = 16.0) -> Float[Array, " H"]:
+    """``A_log`` with ``exp(A_log)`` uniform in [low, high]: Mamba-2's and Gated DeltaNet's initial decay rates."""
+    return jnp.log(jax.random.uniform(key, (heads,), minval=low, maxval=high))

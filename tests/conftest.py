@@ -1,0 +1,26 @@
+"""How the tests run: on the CPU as 8 devices, with compiled code kept between runs. Subprocesses inherit all of it."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+CACHE = Path(__file__).resolve().parent.parent / ".cache" / "jax"
+
+# JAX reads these once, when it is imported.
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8".strip()
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(CACHE))
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Lets two foreign warnings pass.
+
+    JAX's cache writes in place, so one worker may read what another is still writing; JAX then warns and compiles.
+    """
+    config.addinivalue_line("filterwarnings", "ignore:Error (reading|writing) persistent compilation cache:UserWarning")
+    # A read that fails leaves Orbax's coroutines to the garbage collector, which complains in whichever test it runs.
+    orbax = "ignore:Exception ignored in. (None|<coroutine object .*read):pytest.PytestUnraisableExceptionWarning"
+    config.addinivalue_line("filterwarnings", orbax)

@@ -1,0 +1,119 @@
+"""Every implementation of every op against the op's definition in float64: values, final state and all gradients.
+
+The cases are data: ``kernels/<op>/cases.py``. Their inputs are of order one, and so are the cotangents drawn here.
+"""
+
+import zlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from subquad import kernels
+from subquad.kernels import dispatch
+from subquad.kernels.cases import Case
+
+LOG_GATES = {"g"}  # float32 even where the other inputs are bfloat16
+SMALL = 1e-3  # an array of smaller root mean square is compared on this scale, since it may be zero exactly
+
+CASES = {op: dispatch.load(op, "cases").CASES for op in dispatch.IMPLEMENTATIONS}
+PARAMETERS = [
+    pytest.param(op, impl, case, id=f"{op}-{impl}-{case.name}", marks=[pytest.mark.slow] if case.slow else [])
+    for op, impls in dispatch.IMPLEMENTATIONS.items()
+    for impl in impls
+    if impl != "reference"
+    for case in CASES[op]
+]
+
+
+def draw(op: str, case: Case, seed: int) -> tuple[Any, Any]:
+    """Fresh inputs and cotangents, rounded to the case's dtypes."""
+    rng = np.random.default_rng([seed, zlib.crc32(f"{op} {case.name}".encode())])
+
+    def rounded(name, x):
+        return x.astype("float32" if name in LOG_GATES else case.dtype) if x.dtype == np.float64 else x
+
+    inputs = {name: jax.tree.map(lambda x, name=name: rounded(name, x), tree) for name, tree in case.make(rng).items()}
+    y, state = jax.eval_shape(lambda inputs: call(op, "reference", case, inputs), inputs)
+    cotangents = jax.tree.map(lambda out: rng.standard_normal(out.shape).astype(out.dtype), (y, state))
+    return inputs, cotangents
+
+
+def call(op: str, impl: str, case: Case, inputs: Any) -> Any:
+    """The public function."""
+    return getattr(kernels, op)(**inputs, **case.static, impl=impl)
+
+
+def everything(op: str, impl: str, case: Case) -> Callable[[Any, Any], dict[str, Any]]:
+    """Computes y, the final state, and the gradients of ``sum(y dy) + sum(state ds)`` for all inputs but integers."""
+
+    def compute(inputs, cotangents):
+        integers = {name: x for name, x in inputs.items() if name == "segment_ids"}
+        floats = {name: x for name, x in inputs.items() if name not in integers}
+        outputs, vjp = jax.vjp(lambda floats: call(op, impl, case, floats | integers), floats)
+        return {"y": outputs[0], "state": outputs[1], "gradient of ": vjp(cotangents)[0]}
+
+    return compute
+
+
+def definition(op: str, case: Case, inputs: Any, cotangents: Any) -> dict[str, Any]:
+    """The same by the reference implementation, in float64."""
+
+    def widened(x):
+        return x if np.issubdtype(x.dtype, np.integer) else x.astype(np.float64)
+
+    with jax.enable_x64(True):
+        compute = jax.jit(everything(op, "reference", case))
+        return jax.tree.map(np.asarray, compute(*jax.tree.map(widened, (inputs, cotangents))))
+
+
+def errors(found: dict[str, Any], expected: dict[str, Any]) -> Iterator[tuple[str, float]]:
+    """The relative error of each array, by name."""
+    leaves = jax.tree.leaves(found)
+    for (path, b), a in zip(jax.tree.leaves_with_path(expected), leaves, strict=True):
+        assert a.shape == b.shape, f"{jax.tree_util.keystr(path)} has shape {a.shape}, expected {b.shape}"
+        if b.size:
+            floor = SMALL * np.sqrt(b.size)
+            name = "".join(str(getattr(key, "key", key)) for key in path)
+            yield name, float(np.linalg.norm(np.asarray(a, np.float64) - b) / max(np.linalg.norm(b), floor))
+
+
+def check(op: str, impl: str, case: Case, found: dict[str, Any], expected: dict[str, Any]) -> None:
+    """Fails with every array that is out of bounds."""
+    misses = []
+    for name, error in errors(found, expected):
+        bound = case.gradient if name.startswith("gradient") else case.forward
+        if name == "gradient of g" and case.gate_gradient is not None:
+            bound = case.gate_gradient
+        if not error <= bound:  # so that NaN fails
+            misses.append(f"{name}: {error:.2e} > {bound:.0e}")
+    assert not misses, f"{op} by {impl}, case {case.name!r}: " + "; ".join(misses)
+
+
+@pytest.mark.parametrize(("op", "impl", "case"), PARAMETERS)
+def test_implementation_agrees_with_the_definition(op, impl, case):
+    inputs, cotangents = draw(op, case, seed=0)
+    found = jax.jit(everything(op, impl, case))(inputs, cotangents)
+    assert found["y"].dtype == np.dtype(case.dtype), f"{op} by {impl}: y is {found['y'].dtype}, expected {case.dtype}"
+    check(op, impl, case, found, definition(op, case, inputs, cotangents))
+
+
+@pytest.mark.parametrize("op", dispatch.IMPLEMENTATIONS)
+def test_vmap_agrees_with_the_definition(op):
+    case = CASES[op][0]
+    draws = [draw(op, case, seed) for seed in (1, 2)]
+    stacked = jax.tree.map(lambda *xs: np.stack(xs), *draws)
+    found = jax.jit(jax.vmap(everything(op, "auto", case)))(*stacked)
+    for i, (inputs, cotangents) in enumerate(draws):
+        one = jax.tree.map(lambda x, i=i: x[i], found)
+        check(op, "auto under vmap", case, one, definition(op, case, inputs, cotangents))
+
+
+@pytest.mark.parametrize("op", dispatch.IMPLEMENTATIONS)
+def test_explain_says_what_auto_takes(op):
+    inputs, _ = draw(op, CASES[op][0], seed=0)
+    lines = kernels.explain(op, **jax.tree.map(jnp.asarray, inputs), **CASES[op][0].static).splitlines()
+    assert "xla: taken" in lines, f"explain({op!r}) says {lines}"
+    assert {line.split(":")[0] for line in lines} == set(dispatch.IMPLEMENTATIONS[op])
