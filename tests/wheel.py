@@ -16,14 +16,16 @@ import sys
 from importlib.util import find_spec
 import jax, jax.numpy as jnp
 from flax import nnx
+
+foreign = set(sys.modules)  # Flax itself brings optax, Orbax and rich: only what we add to them counts
 import subquad.archs, subquad.kernels
 from subquad.layers import Mamba2
 
 y = Mamba2(64, rngs=nnx.Rngs(0))(jnp.ones((1, 5, 64)))
 assert y.shape == (1, 5, 64) and bool(jnp.isfinite(y).all())
-trainer = {"tyro", "polars", "rich", "matplotlib", "tokenizers", "subquad.experiments"}
-# Flax itself brings optax and Orbax; nothing of ours may load them.
-assert not trainer & set(sys.modules), trainer & set(sys.modules)
+trainer = {"optax", "orbax", "tyro", "polars", "rich", "matplotlib", "tokenizers", "tensorboardX"}
+ours = {name.split(".")[0] for name in set(sys.modules) - foreign} & trainer
+assert not ours and "subquad.experiments" not in sys.modules, ours
 for package in ("kernels", "layers", "archs", "experiments"):
     assert "site-packages" in find_spec(f"subquad.{package}").origin, package
 print("imported from the wheel:", find_spec("subquad.layers").origin.split("site-packages")[1])
