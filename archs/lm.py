@@ -11,7 +11,7 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 
-from ..layers.base import Cache, MixerConfig
+from ..layers.base import Cache, MixerConfig, Side
 from ..layers.parts import Keys, dense
 from .config import LMConfig
 
@@ -48,20 +48,22 @@ class Block(nnx.Module):
         return self.mixer.init_cache(batch, max_len)
 
     def prefill(
-        self, x: Float[Array, "B T D"], cache: Cache, segment_ids: Int[Array, "B T"] | None = None
-    ) -> tuple[Float[Array, "B T D"], Cache]:
-        """The layer on the T next tokens, given the cache of those before."""
-        y, cache = self.mixer.prefill(self.norm(x), cache, segment_ids)
-        return self._mix_channels(x + y.astype(x.dtype)), cache
+        self, x: Float[Array, "B T D"], cache: Cache, segment_ids: Int[Array, "B T"] | None, side: Side
+    ) -> tuple[Float[Array, "B T D"], Cache, Side]:
+        """The layer on the T next tokens, given the cache of those before and what earlier layers hand on."""
+        y, cache, side = self.mixer.prefill_side(self.norm(x), cache, segment_ids, side)
+        return self._mix_channels(x + y.astype(x.dtype)), cache, side
 
-    def step(self, x_t: Float[Array, "B D"], cache: Cache) -> tuple[Float[Array, "B D"], Cache]:
+    def step(self, x_t: Float[Array, "B D"], cache: Cache, side: Side) -> tuple[Float[Array, "B D"], Cache, Side]:
         """The layer on one token."""
-        y, cache = self.mixer.step(self.norm(x_t), cache)
-        return self._mix_channels(x_t + y.astype(x_t.dtype)), cache
+        y, cache, side = self.mixer.step_side(self.norm(x_t), cache, side)
+        return self._mix_channels(x_t + y.astype(x_t.dtype)), cache, side
 
-    def __call__(self, x: Float[Array, "B T D"], segment_ids: Int[Array, "B T"] | None = None) -> Float[Array, "B T D"]:
-        """The layer on whole sequences."""
-        return self._mix_channels(x + self.mixer(self.norm(x), segment_ids).astype(x.dtype))
+    def __call__(
+        self, x: Float[Array, "B T D"], segment_ids: Int[Array, "B T"] | None = None, side: Side | None = None
+    ) -> Float[Array, "B T D"]:
+        """The layer on whole sequences, alone unless ``side`` says what earlier layers hand on."""
+        return self.prefill(x, self.init_cache(x.shape[0], 0), segment_ids, side or {})[0]
 
     def _mix_channels(self, x: Float[Array, "... D"]) -> Float[Array, "... D"]:
         if self.mlp is None or self.mlp_norm is None:
@@ -143,7 +145,12 @@ class LM(nnx.Module):
 
     def hidden(self, tokens: Int[Array, "B T"], segment_ids: Int[Array, "B T"] | None = None) -> Float[Array, "B T D"]:
         """What the head reads, ``[B, T, D]``: a loss may gather the positions it weighs before it asks for logits."""
-        return self._trunk(tokens, lambda block, x, _: (block(x, segment_ids), None), None)[0]
+
+        def alone(block: Block, x: Array, _: None, side: Side) -> tuple[Array, None, Side]:
+            x, _, side = block.prefill(x, block.init_cache(x.shape[0], 0), segment_ids, side)
+            return x, None, side
+
+        return self._trunk(tokens, alone, None)[0]
 
     def logits(self, hidden: Float[Array, "... D"]) -> Float[Array, "... vocab"]:
         """The head: float32 logits of ``hidden``."""
@@ -174,11 +181,11 @@ class LM(nnx.Module):
         self, tokens: Int[Array, "B T"], cache: LMCache, segment_ids: Int[Array, "B T"] | None = None
     ) -> tuple[Float[Array, "B T D"], LMCache]:
         """``prefill`` before the head: generation asks for the logits of the last token alone."""
-        return self._trunk(tokens, lambda block, x, c: block.prefill(x, c, segment_ids), cache)
+        return self._trunk(tokens, lambda block, x, c, side: block.prefill(x, c, segment_ids, side), cache)
 
     def step(self, token: Int[Array, " B"], cache: LMCache) -> tuple[Float[Array, "B vocab"], LMCache]:
         """Reads one token: logits ``[B, vocab]`` and the next cache."""
-        hidden, cache = self._trunk(token, lambda block, x, c: block.step(x, c), cache)
+        hidden, cache = self._trunk(token, Block.step, cache)
         return self.logits(hidden), cache
 
     @property
@@ -198,22 +205,25 @@ class LM(nnx.Module):
     def _trunk(
         self, tokens: Int[Array, "B ..."], apply: Callable, cache: LMCache | None
     ) -> tuple[Float[Array, "B ... D"], LMCache]:
-        """Embeds, runs every block by ``apply(block, x, cache) -> (x, cache)``, and normalises."""
+        """Embeds, runs every block by ``apply(block, x, cache, side) -> (x, cache, side)``, and normalises."""
         width = len(self.config.pattern)
         old = cache or LMCache((None,) * width, (None,) * len(self.tail))
         x = self.embedding[...][tokens]
         if self.config.scale_embedding:
             x = x * self.config.dim**0.5
+        shape = (tokens.shape[0], tokens.shape[1] if tokens.ndim > 1 else 1)
+        widths = {name: width for mixer in self.config.pattern for name, width in mixer.side(self.config.dim).items()}
+        side = {name: jnp.zeros((*shape, width), jnp.float32) for name, width in widths.items()}
 
-        def run(x, inputs):
-            caches = []
+        def run(carry, inputs):
+            (x, side), caches = carry, []
             for block, cache in zip(*inputs, strict=True):
-                x, cache = apply(block, x, cache)
+                x, cache, side = apply(block, x, cache, side)
                 caches.append(cache)
-            return x, tuple(caches)
+            return (x, side), tuple(caches)
 
         periods = ()
         if self.periods:
-            x, periods = jax.lax.scan(run, x, (tuple(self.periods), old.periods))
-        x, tail = run(x, (tuple(self.tail), old.tail))
+            (x, side), periods = jax.lax.scan(run, (x, side), (tuple(self.periods), old.periods))
+        (x, _), tail = run((x, side), (tuple(self.tail), old.tail))
         return self.norm(x), LMCache(periods, tail)

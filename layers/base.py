@@ -12,6 +12,13 @@ from jaxtyping import Array, Float, Int
 Cache = Any
 """What a mixer keeps between calls: a NamedTuple of arrays whose axis 0 is the batch."""
 
+Side = dict[str, Array]
+"""What layers of one trunk hand to later layers, ``[B, T, width]`` by name: such as the first layer's values."""
+
+
+class Constant(nnx.Variable):
+    """An array that is not trained, such as what differs by layer: under the scanned trunk the layer is traced."""
+
 
 class Mixer(nnx.Module):
     """Mixes tokens along time: ``[B, T, D] -> [B, T, D]``, causally. Only the mixer: no norm, no residual."""
@@ -34,6 +41,19 @@ class Mixer(nnx.Module):
         y, cache = self.prefill(x_t[:, None], cache)
         return y[:, 0], cache
 
+    def prefill_side(
+        self, x: Float[Array, "B T D"], cache: Cache, segment_ids: Int[Array, "B T"] | None, side: Side
+    ) -> tuple[Float[Array, "B T D"], Cache, Side]:
+        """``prefill`` inside a trunk: reads and writes what layers hand to later ones. Most mixers hand on nothing."""
+        return *self.prefill(x, cache, segment_ids), side
+
+    def step_side(self, x_t: Float[Array, "B D"], cache: Cache, side: Side) -> tuple[Float[Array, "B D"], Cache, Side]:
+        """``step`` inside a trunk; the entries of ``side`` are ``[B, 1, width]``."""
+        if not side:
+            return *self.step(x_t, cache), side
+        y, cache, side = self.prefill_side(x_t[:, None], cache, None, side)
+        return y[:, 0], cache, side
+
     def __call__(self, x: Float[Array, "B T D"], segment_ids: Int[Array, "B T"] | None = None) -> Float[Array, "B T D"]:
         """Mixes whole sequences: prefill from an empty cache that need not outlive the call."""
         return self.prefill(x, self.init_cache(x.shape[0], 0), segment_ids)[0]
@@ -51,6 +71,10 @@ class MixerConfig:
         Parameters are float32; ``dtype`` is what matrix products compute in.
         """
         raise NotImplementedError
+
+    def side(self, dim: int) -> dict[str, int]:
+        """Names and widths of what the mixer hands to later layers (see ``Side``)."""
+        return {}
 
     def param_count(self, dim: int) -> int:
         """The number of parameters."""

@@ -3,36 +3,49 @@
 import dataclasses
 import functools
 
+import definitions
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from definitions.common import DEPTH, DIM, LAYER
 from flax import nnx
 from subquad.layers import MIXERS, MixerConfig
 
-DIM, B, T = 48, 2, 19
+B, T = 2, 19
 SMALL = {"head_dim": 16, "state_dim": 8, "gate_rank": 4}
-ALSO_SWITCHED = {"attention": {"kv_heads": 1}, "mamba2": {"groups": 2}}
 TOLERANCE = 1e-5
 
 
 def small(kind: type[MixerConfig], **changes) -> MixerConfig:
     fields = {f.name for f in dataclasses.fields(kind)}
-    return kind(**{k: v for k, v in SMALL.items() if k in fields}, **changes)
+    return kind(**{**{k: v for k, v in SMALL.items() if k in fields}, **changes})
 
 
 def switched(name: str) -> MixerConfig:
     """Everything that can be switched, the other way round: the short filter, every boolean, and shared heads."""
     kind = MIXERS[name]
     booleans = {f.name: not f.default for f in dataclasses.fields(kind) if isinstance(f.default, bool)}
-    return small(kind, short_conv=0 if kind().short_conv else 3, **booleans, **ALSO_SWITCHED.get(name, {}))
+    filters = {"short_conv": 0 if kind().short_conv else 3} if hasattr(kind(), "short_conv") else {}
+    return small(kind, **{**filters, **booleans, **getattr(definitions.of(name), "SWITCHED", {})})
+
+
+def variants(name: str) -> dict[str, MixerConfig]:
+    """What else the mixer's definition names."""
+    settings = getattr(definitions.of(name), "VARIANTS", {})
+    return {f"{name}-{variant}": small(MIXERS[name], **changes) for variant, changes in settings.items()}
+
+
+def mixer_of(name: str) -> str:
+    """The mixer in the table of a name of ``CONFIGS``."""
+    return name.split("-")[0]
 
 
 DEFAULTS = {name: small(kind) for name, kind in MIXERS.items()}
 CONFIGS = {
     **DEFAULTS,
     **{f"{name}-switched": switched(name) for name in MIXERS},
-    "attention-window": small(MIXERS["attention"], window=5),
+    **{name: config for mixer in MIXERS for name, config in variants(mixer).items()},
 }
 every_mixer = pytest.mark.parametrize("name", CONFIGS)
 each_default = pytest.mark.parametrize("name", DEFAULTS)
@@ -47,11 +60,18 @@ def draw(*shape: int, seed: int = 0, dtype=jnp.float32):
 
 @functools.cache
 def built(name: str, dtype=jnp.float32, seed: int = 0):
-    """The mixer's structure and its parameters, all of them perturbed."""
-    graph, params = nnx.split(CONFIGS[name].build(DIM, dtype=dtype, rngs=nnx.Rngs(seed)))
+    """What the mixer is but for its parameters, and these, all of them perturbed."""
+    mixer = CONFIGS[name].build(DIM, layer=LAYER, depth=DEPTH, dtype=dtype, rngs=nnx.Rngs(seed))
+    graph, params, constants = nnx.split(mixer, nnx.Param, ...)
     leaves, tree = jax.tree.flatten(params)
     noise = np.random.default_rng(seed)
-    return graph, tree.unflatten([p + 0.2 * noise.normal(size=p.shape).astype(np.float32) for p in leaves])
+    perturbed = [p + 0.2 * noise.normal(size=p.shape).astype(np.float32) for p in leaves]
+    return (graph, constants), tree.unflatten(perturbed)
+
+
+def merge(graph, params):
+    """The mixer of what ``built`` returned."""
+    return nnx.merge(graph[0], params, graph[1])
 
 
 def close(got, want, what: str, tolerance: float = TOLERANCE) -> None:

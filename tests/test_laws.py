@@ -15,7 +15,7 @@ import pytest
 from flax import nnx
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxpr_flops import count
-from mixers import CONFIGS, DIM, SMALL, B, T, built, close, draw, each_default, every_mixer, quick_jit
+from mixers import CONFIGS, DIM, SMALL, B, T, built, close, draw, each_default, every_mixer, merge, mixer_of, quick_jit
 from subquad.kernels import dispatch
 from subquad.layers import MixerConfig
 from subquad.layers.base import cache_bytes
@@ -41,7 +41,7 @@ def test_step_by_step_and_cut_prefill_equal_the_whole_call(name):
 
     @quick_jit
     def run(params, x):
-        mixer = nnx.merge(graph, params)
+        mixer = merge(graph, params)
         cache, parts = mixer.init_cache(B, T), []
         for piece in jnp.split(x, (1, 8), axis=1):
             y, cache = mixer.prefill(piece, cache)
@@ -73,7 +73,7 @@ def test_packed_documents_equal_separate_calls(name):
 
     @quick_jit
     def run(params, x, x_next):
-        mixer = nnx.merge(graph, params)
+        mixer = merge(graph, params)
         alone = {n: mixer(jnp.concatenate([take(x, n), x_next], axis=1) if n > 1 else take(x, n)) for n in where}
         cache, parts = mixer.init_cache(2, T + 1), []
         for piece in (slice(0, 9), slice(9, T)):  # 9 is inside a document of each row
@@ -102,10 +102,10 @@ def test_padding_is_transparent(name):
     @quick_jit
     def run(params, x, garbage):
         def plain(params):
-            return nnx.merge(graph, params)(x)
+            return merge(graph, params)(x)
 
         def padded(params):
-            mixer = nnx.merge(graph, params)
+            mixer = merge(graph, params)
             tokens = garbage.at[np.nonzero(valid)].set(x[:, :length].reshape(-1, DIM))
             cache, parts = mixer.init_cache(rows, length + 1), []
             for piece in (slice(0, 9), slice(9, T)):
@@ -127,7 +127,7 @@ def test_padding_is_transparent(name):
 
 
 def call(graph, params, x):
-    return nnx.merge(graph, params)(x)
+    return merge(graph, params)(x)
 
 
 def outputs_and_gradients(graph, weights, params, x):
@@ -244,6 +244,6 @@ def test_config_answers_for_the_built_module(name, dim, monkeypatch):
 
 @every_mixer
 def test_state_grows_only_where_the_table_says_so(name):
-    config, kind = CONFIGS[name], name.split("-")[0]
+    config, kind = CONFIGS[name], mixer_of(name)
     grows = config.state_bytes(DIM, 1000) > config.state_bytes(DIM, 10)
     assert grows == (kind in GROWING and getattr(config, "window", None) is None), f"{name}: state grows: {grows}"

@@ -2,181 +2,27 @@
 
 import types
 
+import definitions
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from definitions.common import DIM, gelu, sigmoid, silu, softplus
 from flax import nnx
-from mixers import CONFIGS, DIM, built, close, draw, every_mixer, quick_jit
+from mixers import CONFIGS, built, close, draw, every_mixer, merge, mixer_of, quick_jit
 from subquad.layers import (
     CHANNEL_MIXERS,
     AttentionConfig,
-    DeltaNetConfig,
     GatedDeltaNetConfig,
     GeluMLPConfig,
     GLAConfig,
     Mamba2Config,
-    MinGRUConfig,
     RGLRUConfig,
     SwiGLUConfig,
 )
 from subquad.layers.rg_lru import bounded_root
 
 LENGTH = 11
-
-
-def sigmoid(x):
-    return 1 / (1 + np.exp(-x))
-
-
-def silu(x):
-    return x * sigmoid(x)
-
-
-def softplus(x):
-    return np.log1p(np.exp(x))
-
-
-def gelu(x):
-    return 0.5 * x * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3)))
-
-
-def rms(x, scale):
-    return x / np.sqrt(np.mean(x**2, -1, keepdims=True) + 1e-5) * scale
-
-
-def unit(x):
-    return x / np.sqrt(np.sum(x**2, -1, keepdims=True) + 1e-6)
-
-
-def convolved(x, conv, width):
-    if not width:
-        return x
-    past = np.concatenate([np.zeros((width - 1, x.shape[1])), x])
-    y = np.stack([sum(conv.filter[j] * past[t + j] for j in range(width)) for t in range(len(x))])
-    return y + (conv.bias if hasattr(conv, "bias") else 0)
-
-
-def heads(x, H):
-    return x.reshape(len(x), H, -1).transpose(1, 0, 2)
-
-
-def merged(x):
-    return x.transpose(1, 0, 2).reshape(x.shape[1], -1)
-
-
-def attention(c, p, x):
-    H, Hk, _ = c.sizes(DIM)
-    qkv = convolved(x @ p.qkv.kernel, p.conv if c.short_conv else None, c.short_conv)
-    q, k, v = np.split(heads(qkv, H + 2 * Hk), [H, H + Hk])
-    if c.qk_norm:
-        q, k = rms(q, p.q_norm.scale), rms(k, p.k_norm.scale)
-    half = c.head_dim // 2
-    turn = np.exp(1j * np.outer(np.arange(len(x)), c.rope_base ** (-np.arange(half) / half)))
-    q, k = (z[..., :half] + 1j * z[..., half:] for z in (q, k))
-    y = np.zeros((H, len(x), c.head_dim))
-    for h in range(H):
-        j = h * Hk // H
-        for t in range(len(x)):
-            start = 0 if c.window is None else max(0, t - c.window + 1)
-            score = np.real((q[h, t] * turn[t]) @ np.conj(k[j] * turn)[start : t + 1].T) / np.sqrt(c.head_dim)
-            weight = np.exp(score - score.max())
-            y[h, t] = weight / weight.sum() @ v[j, start : t + 1]
-    return merged(y) @ p.out.kernel
-
-
-def mamba2(c, p, x):
-    H, inner, channels = c.sizes(DIM)
-    z, xBC, dt = np.split(x @ p.in_proj.kernel, [inner, inner + channels], axis=1)
-    u, BC = np.split(silu(convolved(xBC, getattr(p, "conv", None), c.short_conv)), [inner], axis=1)
-    u, (B, C) = heads(u, H), np.split(heads(BC, 2 * c.groups), 2)
-    dt = softplus(dt + p.dt_bias)
-    y = np.zeros_like(u)
-    for h in range(H):
-        S, g = np.zeros((c.state_dim, c.head_dim)), h * c.groups // H
-        for t in range(len(x)):
-            S = np.exp(-np.exp(p.A_log[h]) * dt[t, h]) * S + np.outer(B[g, t], dt[t, h] * u[h, t])
-            y[h, t] = S.T @ C[g, t] + p.D[h] * u[h, t]
-    y = (merged(y) * silu(z)).reshape(len(x), c.groups, -1)
-    return rms(y, p.norm.scale.reshape(c.groups, -1)).reshape(len(x), -1) @ p.out.kernel
-
-
-def gla(c, p, x):
-    H, keys, _ = c.sizes(DIM)
-    qkv = x @ p.qkv.kernel
-    if c.short_conv:
-        qkv = silu(convolved(qkv, p.conv, c.short_conv))
-    q, k, v = (heads(z, H) for z in np.split(qkv, [keys, 2 * keys], axis=1))
-    a = sigmoid(x @ p.decay_in.kernel @ p.decay_out.kernel + p.decay_out.bias) ** (1 / c.gate_normalizer)
-    a, gate, y = heads(a, H), heads(x @ p.gate.kernel, H), np.zeros_like(v)
-    for h in range(H):
-        S = np.zeros((q.shape[2], v.shape[2]))
-        for t in range(len(x)):
-            S = a[h, t][:, None] * S + np.outer(k[h, t], v[h, t])
-            y[h, t] = S.T @ q[h, t] / np.sqrt(q.shape[2])
-    return merged(rms(y, p.norm.scale) * silu(gate)) @ p.out.kernel
-
-
-def delta(q, k, v, beta, decay):
-    y = np.zeros_like(v)
-    for h in range(len(v)):
-        S = np.zeros((q.shape[2], v.shape[2]))
-        for t in range(v.shape[1]):
-            S = decay[t, h] * (S - beta[t, h] * np.outer(k[h, t], k[h, t] @ S)) + beta[t, h] * np.outer(
-                k[h, t], v[h, t]
-            )
-            y[h, t] = S.T @ q[h, t] / np.sqrt(q.shape[2])
-    return y
-
-
-def deltanet(c, p, x):
-    H, _ = c.sizes(DIM)
-    qkv = silu(convolved(x @ p.qkv.kernel, getattr(p, "conv", None), c.short_conv))
-    q, k, v = (heads(z, H) for z in np.split(qkv, 3, axis=1))
-    beta = sigmoid(x @ p.beta.kernel) * (1 + c.negative_eigenvalues)
-    return merged(rms(delta(unit(q), unit(k), v, beta, np.ones_like(beta)), p.norm.scale)) @ p.out.kernel
-
-
-def gated_deltanet(c, p, x):
-    H, keys, _ = c.sizes(DIM)
-    qkv = silu(convolved(x @ p.qkv.kernel, getattr(p, "conv", None), c.short_conv))
-    q, k, v = (heads(z, H) for z in np.split(qkv, [keys, 2 * keys], axis=1))
-    beta = sigmoid(x @ p.beta.kernel) * (1 + c.negative_eigenvalues)
-    decay = np.exp(-np.exp(p.A_log) * softplus(x @ p.decay.kernel + p.dt_bias))
-    y = delta(unit(q), unit(k), v, beta, decay)
-    return merged(rms(y, p.norm.scale) * silu(heads(x @ p.gate.kernel, H))) @ p.out.kernel
-
-
-def min_gru(c, p, x):
-    x = convolved(x, getattr(p, "conv", None), c.short_conv)
-    z, u = sigmoid(x @ p.update.kernel), x @ p.candidate.kernel
-    candidate, h, y = np.where(u >= 0, u + 0.5, sigmoid(u)), np.zeros(c.width(DIM)), []
-    for t in range(len(x)):
-        h = (1 - z[t]) * h + z[t] * candidate[t]
-        y.append(h)
-    return np.stack(y) @ p.out.kernel
-
-
-def rg_lru(c, p, x):
-    H, width = c.sizes(DIM)
-    u = convolved(x @ p.x.kernel + p.x.bias, getattr(p, "conv", None), c.short_conv)
-    r, i = (sigmoid(merged(heads(u, H) @ g.kernel + g.bias[:, None])) for g in (p.gate_r, p.gate_i))
-    a, h, y = sigmoid(-p.decay) ** (8 * r), np.zeros(width), []  # sigmoid(-d) = exp(-softplus(d))
-    for t in range(len(x)):
-        h = a[t] * h + (np.sqrt(1 - a[t] ** 2) if t else 1) * i[t] * u[t]
-        y.append(h)
-    return (np.stack(y) * gelu(x @ p.y.kernel + p.y.bias)) @ p.out.kernel + p.out.bias
-
-
-DEFINITIONS = {
-    AttentionConfig: attention,
-    DeltaNetConfig: deltanet,
-    GatedDeltaNetConfig: gated_deltanet,
-    GLAConfig: gla,
-    Mamba2Config: mamba2,
-    MinGRUConfig: min_gru,
-    RGLRUConfig: rg_lru,
-}
 
 
 def named(params):
@@ -190,9 +36,9 @@ def named(params):
 def test_mixer_computes_its_papers_equations(name):
     graph, params = built(name)
     x = draw(2, LENGTH, DIM)
-    got = quick_jit(lambda params, x: nnx.merge(graph, params)(x))(params, x)
+    got = quick_jit(lambda params, x: merge(graph, params)(x))(params, x)
     config, arrays = CONFIGS[name], named(nnx.to_pure_dict(params))
-    definition = DEFINITIONS[type(config)]
+    definition = definitions.of(mixer_of(name)).definition
     close(got, np.stack([definition(config, arrays, row) for row in np.asarray(x, np.float64)]), name)
 
 

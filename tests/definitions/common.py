@@ -1,0 +1,60 @@
+"""What the definitions share: NumPy in float64, one sequence ``[T, D]`` at a time."""
+
+import numpy as np
+
+DIM = 48
+"""The model width at which every mixer is tried."""
+LAYER, DEPTH = 1, 3
+"""Which layer of how many it is, for what differs by layer."""
+
+
+def sigmoid(x):
+    return 1 / (1 + np.exp(-x))
+
+
+def silu(x):
+    return x * sigmoid(x)
+
+
+def softplus(x):
+    return np.log1p(np.exp(x))
+
+
+def gelu(x):
+    return 0.5 * x * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3)))
+
+
+def rms(x, scale):
+    return x / np.sqrt(np.mean(x**2, -1, keepdims=True) + 1e-5) * scale
+
+
+def unit(x):
+    return x / np.sqrt(np.sum(x**2, -1, keepdims=True) + 1e-6)
+
+
+def convolved(x, conv, width):
+    if not width:
+        return x
+    past = np.concatenate([np.zeros((width - 1, x.shape[1])), x])
+    y = np.stack([sum(conv.filter[j] * past[t + j] for j in range(width)) for t in range(len(x))])
+    return y + (conv.bias if hasattr(conv, "bias") else 0)
+
+
+def heads(x, H):
+    return x.reshape(len(x), H, -1).transpose(1, 0, 2)
+
+
+def merged(x):
+    return x.transpose(1, 0, 2).reshape(x.shape[1], -1)
+
+
+def delta(q, k, v, beta, decay):
+    y = np.zeros_like(v)
+    for h in range(len(v)):
+        S = np.zeros((q.shape[2], v.shape[2]))
+        for t in range(v.shape[1]):
+            S = decay[t, h] * (S - beta[t, h] * np.outer(k[h, t], k[h, t] @ S)) + beta[t, h] * np.outer(
+                k[h, t], v[h, t]
+            )
+            y[h, t] = S.T @ q[h, t] / np.sqrt(q.shape[2])
+    return y

@@ -1,0 +1,21 @@
+import numpy as np
+
+from .common import DIM, convolved, heads, merged, rms, silu, softplus
+
+SWITCHED = {"groups": 2}
+
+
+def definition(c, p, x):
+    H, inner, channels = c.sizes(DIM)
+    z, xBC, dt = np.split(x @ p.in_proj.kernel, [inner, inner + channels], axis=1)
+    u, BC = np.split(silu(convolved(xBC, getattr(p, "conv", None), c.short_conv)), [inner], axis=1)
+    u, (B, C) = heads(u, H), np.split(heads(BC, 2 * c.groups), 2)
+    dt = softplus(dt + p.dt_bias)
+    y = np.zeros_like(u)
+    for h in range(H):
+        S, g = np.zeros((c.state_dim, c.head_dim)), h * c.groups // H
+        for t in range(len(x)):
+            S = np.exp(-np.exp(p.A_log[h]) * dt[t, h]) * S + np.outer(B[g, t], dt[t, h] * u[h, t])
+            y[h, t] = S.T @ C[g, t] + p.D[h] * u[h, t]
+    y = (merged(y) * silu(z)).reshape(len(x), c.groups, -1)
+    return rms(y, p.norm.scale.reshape(c.groups, -1)).reshape(len(x), -1) @ p.out.kernel
