@@ -1,8 +1,10 @@
 """Decays inside a chunk: how much is left at token i of what was written at token j.
 
-The log-decay is the sum of g over the tokens after j, up to i. It is always taken over exactly those tokens, by a
-product with a 0/1 matrix: differences of a running sum lose their digits once a strong gate has passed. No exponent
-is positive, so nothing overflows.
+That is the product of exp(g) over the tokens after j, up to i. It is always taken over exactly those tokens: quotients
+of running products, or differences of running sums, lose their digits once a strong gate has passed. No exponent is
+positive, so nothing overflows.
+
+Arrays are ``[B, H, ..., C, K]`` and links ``[B, ..., C]``: a step may take several chunks at once.
 """
 
 from functools import cache
@@ -22,18 +24,18 @@ BASE = 16
 class ScalarDecay(NamedTuple):
     """The decays of one gate per token and head."""
 
-    within: Float[Array, "B H C C"]
+    within: Float[Array, "*n C C"]
     """From token j (the last axis) to token i; zero where i < j or another segment begins between them."""
-    enter: Float[Array, "B H C 1"]
+    enter: Float[Array, "*n C 1"]
     """From the state that enters the chunk to token i."""
-    leave: Float[Array, "B H C 1"]
+    leave: Float[Array, "*n C 1"]
     """From token j to the state that leaves the chunk."""
-    through: Float[Array, "B H 1 1"]
+    through: Float[Array, "*n 1 1"]
     """From the state that enters to the state that leaves."""
 
-    def scores(self, x: Float[Array, "B H R C K"], y: Float[Array, "B H C K"]) -> Float[Array, "B H R C C"]:
+    def scores(self, x: Float[Array, "*n R C K"], y: Float[Array, "*n C K"]) -> Float[Array, "*n R C C"]:
         """``sum_k x_ik y_jk decay(j to i)`` for j <= i, for each of the R left factors."""
-        return jnp.einsum("bhrik,bhjk->bhrij", x, y) * self.within[:, :, None]
+        return jnp.matmul(x, y[..., None, :, :].swapaxes(-1, -2)) * self.within[..., None, :, :]
 
 
 class VectorDecay(NamedTuple):
@@ -43,100 +45,92 @@ class VectorDecay(NamedTuple):
     product of those from j to the middle and from the middle to i, which scale the two factors of one matrix product.
     """
 
-    levels: Float[Array, "B H L C K"]
+    levels: tuple[Float[Array, "*n C K"], ...]
     """For each block size: to token i from its block's middle, or from token j to it."""
-    pair: Bool[Array, "B C C"] | None
-    enter: Float[Array, "B H C K"]
-    leave: Float[Array, "B H C K"]
-    through: Float[Array, "B H K 1"]
+    pair: Bool[Array, "*m C C"] | None
+    enter: Float[Array, "*n C K"]
+    leave: Float[Array, "*n C K"]
+    through: Float[Array, "*n K 1"]
 
-    def scores(self, x: Float[Array, "B H R C K"], y: Float[Array, "B H C K"]) -> Float[Array, "B H R C C"]:
+    def scores(self, x: Float[Array, "*n R C K"], y: Float[Array, "*n C K"]) -> Float[Array, "*n R C C"]:
         """``sum_k x_ik y_jk decay_k(j to i)`` for j <= i, for each of the R left factors."""
-        C, masks = y.shape[2], _masks(min(y.shape[2], BASE))
-        L, b = masks.shape[:2]
+        C = y.shape[-2]
+        b, y = min(C, BASE), y[..., None, :, :]
         blocks = lambda a: a.reshape(*a.shape[:-2], -1, b, a.shape[-1])  # noqa: E731
-        low = self.levels[:, :, :L]
-        products = jnp.einsum(
-            "bhrlnik,bhlnjk->bhrlnij", blocks(x[:, :, :, None] * low[:, :, None]), blocks(y[:, :, None] * low)
-        )
-        scores = jnp.where(masks[:, None], products, 0).sum(3)
-        for level in range(L, self.levels.shape[2]):
+        scores = jnp.where(np.eye(b, dtype=bool), blocks(x) @ blocks(y).swapaxes(-1, -2), 0)
+        for mask, decay in zip(_masks(b), self.levels, strict=False):
+            decay = decay[..., None, :, :]
+            scores = jnp.where(mask, blocks(x * decay) @ blocks(y * decay).swapaxes(-1, -2), scores)
+        for decay in self.levels[b.bit_length() - 1 :]:
             halves = lambda a, b=b: a.reshape(*a.shape[:-2], -1, 2, b, a.shape[-1])  # noqa: E731
-            decay = halves(self.levels[:, :, level])
-            right = halves(x)[..., 1, :, :] * decay[:, :, None, :, 1]
-            left = halves(y)[..., 0, :, :] * decay[..., 0, :, :]
-            across = jnp.einsum("bhrnik,bhnjk->bhrnij", right, left)
+            decay = halves(decay[..., None, :, :])
+            right, left = halves(x)[..., 1, :, :] * decay[..., 1, :, :], halves(y)[..., 0, :, :] * decay[..., 0, :, :]
+            across = right @ left.swapaxes(-1, -2)
             diagonal = scores.reshape(*across.shape[:-2], 2, b, b)
             upper = jnp.concatenate([diagonal[..., 0, :, :], jnp.zeros_like(across)], -1)
             lower = jnp.concatenate([across, diagonal[..., 1, :, :]], -1)
             scores = jnp.concatenate([upper, lower], -2)
             b *= 2
-        scores = scores.reshape(*scores.shape[:3], C, C)
-        return scores if self.pair is None else jnp.where(self.pair[:, None, None], scores, 0)
+        scores = scores.reshape(*scores.shape[:-3], C, C)
+        return scores if self.pair is None else jnp.where(self.pair[:, None, ..., None, :, :], scores, 0)
 
 
-def decays(
-    g: Float[Array, "B H C"] | Float[Array, "B H C K"] | None, C: int, links: Links | None
-) -> ScalarDecay | VectorDecay:
-    """The decays of one chunk of C tokens, whose log-gates are g; None stands for zeros."""
+def decays(g: Float[Array, "..."] | None, k: Float[Array, "*n C K"], links: Links | None) -> ScalarDecay | VectorDecay:
+    """The decays of chunks whose log-gates are g, for keys k; None stands for zeros."""
     if g is None:
-        g = jnp.zeros((1, 1, C))
-    return scalar_decays(g, links) if g.ndim == 3 else vector_decays(g, links)
+        g = jnp.zeros((1,) * (k.ndim - 2) + (k.shape[-2],))
+    return scalar_decays(g, links) if g.ndim < k.ndim else vector_decays(g, links)
 
 
-def scalar_decays(g: Float[Array, "B H C"], links: Links | None) -> ScalarDecay:
+def scalar_decays(g: Float[Array, "*n C"], links: Links | None) -> ScalarDecay:
     """Sums over all intervals: the gates after j, times the matrix that sums up to i; j = -1 is before the chunk."""
-    C = g.shape[2]
+    C = g.shape[-1]
     j, i = np.arange(-1, C)[:, None], np.arange(C)
-    after = jnp.where(j < i, g[:, :, None], 0)
+    after = jnp.where(j < i, g[..., None, :], 0)
     sums = jnp.matmul(after, np.triu(np.ones((C, C), g.dtype)), precision=Precision.HIGHEST)
     decay = jnp.where(j <= i, jnp.exp(sums), 0)
-    within, enter = decay[:, :, 1:].swapaxes(2, 3), decay[:, :, 0, :, None]
-    leave, through = decay[:, :, 1:, -1:], decay[:, :, :1, -1:]
+    within, enter = decay[..., 1:, :].swapaxes(-1, -2), decay[..., 0, :, None]
+    leave, through = decay[..., 1:, -1:], decay[..., :1, -1:]
     if links is not None:
         within = jnp.where(links.pair[:, None], within, 0)
         enter, leave, through = _cut(links, enter, leave, through)
     return ScalarDecay(within, enter, leave, through)
 
 
-def vector_decays(g: Float[Array, "B H C K"], links: Links | None) -> VectorDecay:
-    """Sums over the intervals of every level of the dyadic split."""
-    sums = jnp.einsum("lij,bhjk->bhlik", _intervals(g.shape[2]).astype(g.dtype), g, precision=Precision.HIGHEST)
-    decay = jnp.exp(sums)
-    levels, enter, leave = decay[:, :, :-2], decay[:, :, -2], decay[:, :, -1]
-    through = enter[:, :, -1, :, None]
+def vector_decays(g: Float[Array, "*n C K"], links: Links | None) -> VectorDecay:
+    """Products over the intervals of every level of the dyadic split, each from those of the level below.
+
+    ``upto[i]`` is the product from the start of i's block up to i; ``after[j]`` that after j to the end of j's block.
+    """
+    upto = jnp.exp(g)
+    after, levels, C = jnp.ones_like(upto), [], g.shape[-2]
+    for level in range(C.bit_length() - 1):
+        pairs = lambda a, b=1 << level: a.reshape(*a.shape[:-2], -1, 2, b, a.shape[-1])  # noqa: E731
+        whole = lambda left, right: jnp.stack([left, right], -3).reshape(g.shape)  # noqa: E731
+        (left, right), (from_left, from_right) = (
+            (a[..., 0, :, :], a[..., 1, :, :]) for a in (pairs(upto), pairs(after))
+        )
+        levels.append(whole(from_left, right))
+        upto = whole(left, right * left[..., -1:, :])
+        after = whole(from_left * right[..., -1:, :], from_right)
+    enter, leave, through = upto, after, upto[..., -1, :, None]
     if links is not None:
         enter, leave, through = _cut(links, enter, leave, through)
-    return VectorDecay(levels, None if links is None else links.pair, enter, leave, through)
+    return VectorDecay(tuple(levels), None if links is None else links.pair, enter, leave, through)
 
 
 def _cut(links: Links, enter, leave, through):
     """No decay reaches over a border of segments."""
     return (
-        jnp.where(links.enter[:, None, :, None], enter, 0),
-        jnp.where(links.leave[:, None, :, None], leave, 0),
-        jnp.where(links.through[:, None, None, None], through, 0),
+        jnp.where(links.enter[:, None, ..., None], enter, 0),
+        jnp.where(links.leave[:, None, ..., None], leave, 0),
+        jnp.where(links.through[:, None, ..., None, None], through, 0),
     )
 
 
 @cache
-def _intervals(C: int) -> np.ndarray:
-    """Whose gates add up at token i: for the empty level, each block size, the entering and the leaving state."""
-    i = np.arange(C)
-    ends = [(i, i)]
-    for level in range(C.bit_length() - 1):
-        middle = (i >> (level + 1) << (level + 1)) + (1 << level)
-        right = i >= middle
-        ends.append((np.where(right, middle, i + 1), np.where(right, i + 1, middle)))
-    ends += [(0 * i, i + 1), (i + 1, 0 * i + C)]
-    return np.stack([(start[:, None] <= i) & (i < stop[:, None]) for start, stop in ends])
-
-
-@cache
 def _masks(C: int) -> np.ndarray:
-    """Which (i, j) meet at each level: the diagonal at the empty one, then right half and left half of a block."""
+    """Which (i, j) meet at each level: right half and left half of a block."""
     i, j = np.arange(C)[:, None], np.arange(C)
-    masks = [i == j]
-    for level in range(C.bit_length() - 1):
-        masks.append((i >> (level + 1) == j >> (level + 1)) & (i >> level > j >> level))
-    return np.stack(masks)
+    levels = range(C.bit_length() - 1)
+    return np.array([(i >> (n + 1) == j >> (n + 1)) & (i >> n > j >> n) for n in levels]).reshape(-1, C, C)

@@ -4,6 +4,6 @@ import jax.numpy as jnp
 from jaxtyping import Array, Shaped
 
 
-def repeat_heads(x: Shaped[Array, "B T Hk ..."], H: int) -> Shaped[Array, "B T H ..."]:
-    """Repeats the key heads of x so that it has H heads."""
-    return x if x.shape[2] == H else jnp.repeat(x, H // x.shape[2], axis=2)
+def repeat_heads(x: Shaped[Array, "..."], H: int, axis: int = 2) -> Shaped[Array, "..."]:
+    """Repeats the key heads of x, which are on ``axis``, so that it has H heads."""
+    return x if x.shape[axis] == H else jnp.repeat(x, H // x.shape[axis], axis=axis)

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from ..checks import state_dtype
-from ..chunks import chunk_length, head_first, matmul_precision, scan_chunks
+from ..chunks import head_first, matmul_precision, scan_groups
 from ..decay import decays
 from ..triangular import solve
 
@@ -18,23 +18,28 @@ def unsupported(**_) -> str | None:
 def run(q, k, v, beta, g, *, scale, initial_state, segment_ids):
     """See ``delta_rule``."""
     scale = jnp.asarray(scale, state_dtype(q, k, v))
-    return scan_chunks(_chunk, chunk_length(v.shape[1]), scale, initial_state, (q, k, v, beta, g), segment_ids)
+    return scan_groups(_chunks, scale, initial_state, (q, k, v, beta, g), segment_ids)
 
 
-def _chunk(scale, S, x, links):
+def _chunks(scale, S, x, links):
     """With the values u that are really written, the delta rule is gated linear attention.
 
-    They solve ``u_i + beta_i sum_{j<i} (k_i . decay k_j) u_j = beta_i (v_i - (decay S)^T k_i)``.
+    They solve ``u_i + beta_i sum_{j<i} (k_i . decay k_j) u_j = beta_i (v_i - (decay S)^T k_i)``, so that
+    ``u = a - b S`` for a and b that do not depend on S.
     """
-    dtype, C = x[2].dtype, x[2].shape[1]
+    dtype = x[2].dtype
     q, k, v, beta, g = head_first(x, S.shape[1], S.dtype)
-    beta = beta[..., None]
+    beta, q = beta[..., None], scale * q
     with matmul_precision(dtype):
-        decay = decays(g, C, links)
-        left = jnp.stack([scale * q, k], 2)
-        scores = decay.scores(left, k)
-        q_read, k_read = jnp.moveaxis((decay.enter[:, :, None] * left) @ S[:, :, None], 2, 0)
-        u = solve(beta * scores[:, :, 1], beta * (v - k_read))
-        y = scores[:, :, 0] @ u + q_read
-        S = decay.through * S + (decay.leave * k).swapaxes(2, 3) @ u
-    return S, jnp.moveaxis(y, 1, 2).astype(dtype)
+        decay = decays(g, k, links)
+        scores = decay.scores(jnp.stack([q, k], -3), k)
+        right = jnp.concatenate([beta * v, beta * (decay.enter * k)], -1)
+        a, b = jnp.split(solve(beta * scores[..., 1, :, :], right), [v.shape[-1]], -1)
+        leaving = (decay.leave * k).swapaxes(-1, -2)
+        entering, u = [], []
+        for n in range(k.shape[2]):
+            entering.append(S)
+            u.append(a[:, :, n] - b[:, :, n] @ S)
+            S = decay.through[:, :, n] * S + leaving[:, :, n] @ u[-1]
+        y = scores[..., 0, :, :] @ jnp.stack(u, 2) + (decay.enter * q) @ jnp.stack(entering, 2)
+    return S, y.astype(dtype)

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from ..checks import state_dtype
-from ..chunks import chunk_length, head_first, matmul_precision, scan_chunks
+from ..chunks import head_first, matmul_precision, scan_groups
 from ..decay import decays
 
 
@@ -18,18 +18,21 @@ def run(q, k, v, g, *, scale, initial_state, segment_ids):
     """See ``gla``."""
     if g is not None and g.ndim == 1:
         g = jnp.broadcast_to(g, v.shape[:3])
-    dtype = state_dtype(q, k, v)
-    scale = jnp.asarray(scale, dtype)
-    return scan_chunks(_chunk, chunk_length(v.shape[1]), scale, initial_state, (q, k, v, g), segment_ids)
+    scale = jnp.asarray(scale, state_dtype(q, k, v))
+    return scan_groups(_chunks, scale, initial_state, (q, k, v, g), segment_ids)
 
 
-def _chunk(scale, S, x, links):
+def _chunks(scale, S, x, links):
     """``o = (q k^T * decay) v + (decay q) S`` and ``S = decay S + (decay k)^T v``."""
-    dtype, C = x[2].dtype, x[2].shape[1]
+    dtype = x[2].dtype
     q, k, v, g = head_first(x, S.shape[1], S.dtype)
     with matmul_precision(dtype):
-        decay = decays(g, C, links)
+        decay = decays(g, k, links)
         q = scale * q
-        y = decay.scores(q[:, :, None], k)[:, :, 0] @ v + (decay.enter * q) @ S
-        S = decay.through * S + (decay.leave * k).swapaxes(2, 3) @ v
-    return S, jnp.moveaxis(y, 1, 2).astype(dtype)
+        new = (decay.leave * k).swapaxes(-1, -2) @ v
+        entering = []
+        for n in range(k.shape[2]):
+            entering.append(S)
+            S = decay.through[:, :, n] * S + new[:, :, n]
+        y = decay.scores(q[..., None, :, :], k)[..., 0, :, :] @ v + (decay.enter * q) @ jnp.stack(entering, 2)
+    return S, y.astype(dtype)
