@@ -13,6 +13,7 @@ import tyro
 from tyro.conf import Positional, arg
 
 from .errors import UserError, nearest
+from .xla import sound
 
 if TYPE_CHECKING:
     from .config import RunConfig
@@ -231,6 +232,7 @@ def main(argv: list[str] | None = None) -> None:
     cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "subquad" / "jax"
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache))
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
+    sound()
     arguments = sys.argv[1:] if argv is None else argv
     try:
         sys.exit(parse(arguments)())

@@ -4,12 +4,14 @@ import os
 from pathlib import Path
 
 import pytest
+from subquad.experiments import xla
 
 CACHE = Path(__file__).resolve().parent.parent / ".cache" / "jax"
 
 # JAX reads these once, when it is imported.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8".strip()
+xla.sound()
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(CACHE))
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"

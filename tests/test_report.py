@@ -92,6 +92,24 @@ def test_page_is_one_file_without_script_or_network():
     assert html.count("<svg") == 4  # figures, losses, learning rates, speed
 
 
+def test_each_table_has_a_picture_that_stands_alone(tmp_path):
+    page.write(study(), tmp_path)
+    root = ElementTree.fromstring((tmp_path / "mqar-32.svg").read_text())
+    text = "".join(root.itertext())
+    assert all(arch in text for arch in ARCHS)
+    assert "--arch-0:" in text
+
+
+def test_a_narrow_terminal_gets_every_figure():
+    buffer = io.StringIO()
+    terminal.show(study(), Console(file=buffer, width=80))
+    text = buffer.getvalue()
+    assert "…" not in text
+    for e in study().tables[0].entries:
+        assert words.interval(e.interval) in text
+        assert words.rate(e.cost.train_tokens_per_s) in text
+
+
 def test_figures_follow_the_page_colours():
     html = page.page(study())
     body = html[html.index("<body>") :]

@@ -49,7 +49,7 @@ def compare(comparison: Comparison, root: Path, workers: int | None = None) -> i
 def show(root: Path, seconds: float | None = None, failures: dict[str, str] | None = None) -> int:
     """Rebuilds the report of a comparison and prints its tables."""
     study = collect(root, seconds, failures)
-    console = Console()
+    console = Console(width=None if sys.stdout.isatty() else 160)
     terminal.show(study, console)
     written = rows.write(root)
     console.print(f"{page.write(study, root / 'report')}  {written}", soft_wrap=True, highlight=False)

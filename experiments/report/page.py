@@ -7,12 +7,15 @@ from pathlib import Path
 
 from ..compare.study import METRICS, Study, Table
 from . import plots, words
-from .style import CSS
+from .style import CSS, VARIABLES
 
 
 def write(study: Study, directory: Path) -> Path:
-    """Writes ``index.html`` into ``directory`` and returns its path."""
+    """Writes ``index.html`` into ``directory``, beside each table's figure as an SVG of its own; returns its path."""
     directory.mkdir(parents=True, exist_ok=True)
+    for table in study.tables:
+        if table.complete:
+            (directory / f"{table.task}-{table.dim}.svg").write_text(picture(study, table))
     path = directory / "index.html"
     path.write_text(page(study))
     return path
@@ -39,6 +42,12 @@ def page(study: Study) -> str:
 <footer><p><code>{escape(study.command)}</code></p><p>{escape(versions)}</p><p>{escape(study.host)}</p></footer>
 </main></body></html>
 """
+
+
+def picture(study: Study, table: Table) -> str:
+    """A table's figure as a file that stands alone, such as in a README; it follows light and dark too."""
+    start, end = plots.figures(study, table).split(">", 1)
+    return f"{start} font-family='sans-serif'><style>{VARIABLES}</style>{end}"
 
 
 def task(study: Study, tables: list[Table]) -> str:

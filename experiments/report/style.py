@@ -8,13 +8,18 @@ def _arches(colours: tuple[str, ...]) -> str:
     return "".join(f"--arch-{i}:{colour};" for i, colour in enumerate(colours))
 
 
-CSS = (
+VARIABLES = (
     f":root{{color-scheme:light dark;--bg:#fff;--ink:#15181d;--muted:#626a76;--grid:#e4e7ec;--card:#f8f9fb;"
     f"--good:#178a63;--bad:#c8102e;{_arches(LIGHT)}"
     "--font:system-ui,-apple-system,'Segoe UI',Roboto,'Helvetica Neue',Arial,sans-serif}"
     f"@media(prefers-color-scheme:dark){{:root{{--bg:#111419;--ink:#eceff4;--muted:#98a1ae;--grid:#2a303a;--card:#171b22;"
     f"--good:#4ccb9a;--bad:#ff6b7d;{_arches(DARK)}}}}}"
-    """
+)
+"""The colours and the font, which every figure refers to."""
+
+CSS = (
+    VARIABLES
+    + """
 *{box-sizing:border-box}
 body{margin:0;background:var(--bg);color:var(--ink);font:16px/1.55 var(--font)}
 main{max-width:1120px;margin:0 auto;padding:56px 28px 80px}
