@@ -15,6 +15,10 @@ from ..layers.base import Cache, MixerConfig, Side
 from ..layers.parts import Keys, dense
 from .config import LMConfig
 
+UNROLLED = 4
+"""Up to this depth blocks run one after another. A scan stores what its backward pass needs in stacks over the layers,
+which takes a CPU a sixth of the step of a small model, while four blocks compile as quickly as a scan."""
+
 
 def _norm(config: LMConfig, dtype: DTypeLike, rngs: nnx.Rngs) -> nnx.RMSNorm | nnx.LayerNorm:
     """A normalisation that computes in float32, whatever ``dtype`` it returns."""
@@ -51,7 +55,8 @@ class Block(nnx.Module):
         self, x: Float[Array, "B T D"], cache: Cache, segment_ids: Int[Array, "B T"] | None, side: Side
     ) -> tuple[Float[Array, "B T D"], Cache, Side]:
         """The layer on the T next tokens, given the cache of those before and what earlier layers hand on."""
-        y, cache, side = self.mixer.prefill_side(self.norm(x), cache, segment_ids, side)
+        normed = jax.checkpoint(lambda norm, x: norm(x))(self.norm, x)  # cheaper to compute again than to store
+        y, cache, side = self.mixer.prefill_side(normed, cache, segment_ids, side)
         return self._mix_channels(x + y.astype(x.dtype)), cache, side
 
     def step(self, x_t: Float[Array, "B D"], cache: Cache, side: Side) -> tuple[Float[Array, "B D"], Cache, Side]:
@@ -71,7 +76,7 @@ class Block(nnx.Module):
         return x + self.mlp(self.mlp_norm(x)).astype(x.dtype)
 
 
-def _take(stack: Block, index: Any) -> Block:
+def _take(stack: Any, index: Any) -> Any:
     """Blocks of a stack: one, or several still stacked."""
     return jax.tree.map(lambda leaf: leaf[index], stack)
 
@@ -91,9 +96,9 @@ class LM(nnx.Module):
     """A language model: embedding, blocks, norm, head.
 
     The trunk is one ``lax.scan`` over periods of the pattern, so that neither tracing nor compiling grows with the
-    depth. ``periods[j]`` is the block at position j of the pattern, its parameters stacked over periods on a leading
-    axis; ``tail`` holds the remaining blocks when the depth is not a multiple of the pattern. ``block(i)`` gives one
-    layer alone, for tools that must reach it.
+    depth (up to ``UNROLLED`` blocks it is a loop in Python). ``periods[j]`` is the block at position j of the pattern,
+    its parameters stacked over periods on a leading axis; ``tail`` holds the remaining blocks when the depth is not a
+    multiple of the pattern. ``block(i)`` gives one layer alone, for tools that must reach it.
 
     Every parameter's key is folded from its layer and its path, so that adding one changes no other's draw.
 
@@ -223,7 +228,13 @@ class LM(nnx.Module):
             return (x, side), tuple(caches)
 
         periods = ()
-        if self.periods:
+        if self.periods and self.config.depth <= UNROLLED:
+            stacks = []
+            for period in range(self.count):
+                (x, side), caches = run((x, side), _take((tuple(self.periods), old.periods), period))
+                stacks.append(caches)
+            periods = jax.tree.map(lambda *leaves: jnp.stack(leaves), *stacks)
+        elif self.periods:
             (x, side), periods = jax.lax.scan(run, (x, side), (tuple(self.periods), old.periods))
         (x, _), tail = run((x, side), (tuple(self.tail), old.tail))
         return self.norm(x), LMCache(periods, tail)

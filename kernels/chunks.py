@@ -46,18 +46,20 @@ class Links(NamedTuple):
         return self.previous[..., 0] == self.number[..., -1]
 
 
-def chunk_length(T: int) -> int:
+def chunk_length(T: int, most: int = 32) -> int:
     """How many tokens to take at once: the power of 2 that holds T, or 32, which was fastest on CPUs for K = V = 64."""
-    return min(32, 1 << (T - 1).bit_length())
+    return min(most, 1 << (T - 1).bit_length())
 
 
 GROUP = 4
-"""How many chunks ``scan_groups`` takes at once: fastest of 1, 2, 4 and 8 on two CPU cores."""
+"""The most chunks that ``scan_groups`` takes at once ..."""
+TOGETHER = 2**17
+"""... where they are small: entries of the states of as many. Both were fastest on two CPU cores."""
 
 
-def head_first(xs: PyTree, H: int, dtype) -> PyTree:
-    """The leaves ``[B, ..., C, Hk, ...]`` of chunks as ``[B, H, ..., C, ...]`` of ``dtype``."""
-    return jax.tree.map(lambda x: jnp.moveaxis(repeat_heads(x, H, 3), 3, 1).astype(dtype), xs)
+def head_first(xs: PyTree, H: int, dtype, *, axis: int = 2) -> PyTree:
+    """The leaves ``[B, ..., C, Hk, ...]`` of a chunk as ``[B, H, ..., C, ...]`` of ``dtype``; heads are on ``axis``."""
+    return jax.tree.map(lambda x: jnp.moveaxis(repeat_heads(x, H, axis), axis, 1).astype(dtype), xs)
 
 
 def matmul_precision(dtype):
@@ -100,8 +102,9 @@ def scan_groups(
     chunks together, which on a CPU costs as many calls as for one; only the state passes from chunk to chunk.
     """
     T = jax.tree.leaves(xs)[0].shape[1]
-    C = chunk_length(T)
-    count = min(GROUP, -(-T // C))
+    fit = TOGETHER // sum(leaf.size for leaf in jax.tree.leaves(state))
+    C = chunk_length(T, 32 if fit else 64)
+    count = max(1, min(GROUP, -(-T // C), fit))
 
     def grouped(params, state, x, links):
         x, links = jax.tree.map(lambda z: z.reshape(z.shape[0], count, C, *z.shape[2:]), (x, links))
@@ -125,11 +128,12 @@ def scan_whole_chunks(step, C, params, state, xs, links):
     return _forward(step, C, params, state, xs, links)[0]
 
 
-def _forward(step, C, params, state, xs, links):
+def _states(step, C, params, state, xs, links):
+    """Runs the forward pass: ``y``, the last state, and the states that enter the chunks, ``[N, ...]`` each."""
     N = jax.tree.leaves(xs)[0].shape[1] // C
     y = jax.eval_shape(step, params, state, *_take((xs, links), 0, C))[1]
-    y = jnp.zeros((y.shape[0], N * C, *y.shape[2:]), y.dtype)
-    entering = jax.tree.map(lambda s: jnp.zeros((N, *s.shape), s.dtype), state)
+    y = lax.empty((y.shape[0], N * C, *y.shape[2:]), y.dtype)
+    entering = jax.tree.map(lambda s: lax.empty((N, *s.shape), s.dtype), state)
 
     def body(n, carry):
         state, entering, y = carry
@@ -138,13 +142,23 @@ def _forward(step, C, params, state, xs, links):
         return state, entering, _put(y, chunk, n, C)
 
     state, entering, y = lax.fori_loop(0, N, body, (state, entering, y))
-    return (y, state), (params, entering, xs, links)
+    return y, state, entering
+
+
+def _forward(step, C, params, state, xs, links):
+    """Keeps the states, but not where they are far larger than what they are made from: then they are made again."""
+    y, last, entering = _states(step, C, params, state, xs, links)
+    entries = lambda tree: sum(leaf.size for leaf in jax.tree.leaves(tree))  # noqa: E731
+    kept = None if entries(entering) > 2 * entries(xs) else entering
+    return (y, last), (params, state, kept, xs, links)
 
 
 def _backward(step, C, residuals, cotangents):
-    params, entering, xs, links = residuals
+    params, state, entering, xs, links = residuals
     dy, dstate = cotangents
     N = dy.shape[1] // C
+    if entering is None:
+        entering = _states(step, C, params, state, xs, links)[2]
 
     def body(m, carry):
         n = N - 1 - m
@@ -156,7 +170,9 @@ def _backward(step, C, residuals, cotangents):
         return jax.tree.map(jnp.add, dparams, dp), dstate, _put(dxs, dx, n, C)
 
     zeros = partial(jax.tree.map, jnp.zeros_like)
-    dparams, dstate, dxs = lax.fori_loop(0, N, body, (zeros(params), dstate, zeros(xs)))
+    dparams, dstate, dxs = lax.fori_loop(
+        0, N, body, (zeros(params), dstate, jax.tree.map(lambda x: lax.empty(x.shape, x.dtype), xs))
+    )
     return dparams, dstate, dxs, None
 
 

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
+from jax import linear_transpose
 from jax.lax import Precision
 from jaxtyping import Array, Bool, Float
 
@@ -35,7 +36,7 @@ class ScalarDecay(NamedTuple):
 
     def scores(self, x: Float[Array, "*n R C K"], y: Float[Array, "*n C K"]) -> Float[Array, "*n R C C"]:
         """``sum_k x_ik y_jk decay(j to i)`` for j <= i, for each of the R left factors."""
-        return jnp.matmul(x, y[..., None, :, :].swapaxes(-1, -2)) * self.within[..., None, :, :]
+        return (x @ y[..., None, :, :].swapaxes(-1, -2)) * self.within[..., None, :, :]
 
 
 class VectorDecay(NamedTuple):
@@ -74,8 +75,40 @@ class VectorDecay(NamedTuple):
         scores = scores.reshape(*scores.shape[:-3], C, C)
         return scores if self.pair is None else jnp.where(self.pair[:, None, ..., None, :, :], scores, 0)
 
+    def weighted(self, weights: Float[Array, "*n C C"], y: Float[Array, "*n C K"]) -> Float[Array, "*n C K"]:
+        """``sum_j weights_ij y_jk decay_k(j to i)`` over j <= i: as a map of x, ``scores`` is this one's transpose."""
+        (x,) = linear_transpose(lambda x: self.scores(x[..., None, :, :], y), y)(weights[..., None, :, :])
+        return x
 
-def decays(g: Float[Array, "..."] | None, k: Float[Array, "*n C K"], links: Links | None) -> ScalarDecay | VectorDecay:
+
+Decay = ScalarDecay | VectorDecay
+
+
+class Undecayed(NamedTuple):
+    """What ``decay`` becomes for a read that comes before its token's own gate and write: up to the token before."""
+
+    decay: Decay
+    links: Links | None
+
+    @property
+    def enter(self) -> Float[Array, "*n C A"]:
+        """From the state that enters the chunk to the token before i."""
+        enter = self.decay.enter
+        enter = jnp.concatenate([jnp.ones_like(enter[..., :1, :]), enter[..., :-1, :]], -2)
+        return enter if self.links is None else jnp.where(self.links.enter[:, None, ..., None], enter, 0)
+
+    @staticmethod
+    def moved(x: Float[Array, "*n C K"]) -> Float[Array, "*n C K"]:
+        """Left factors, each at the token before its own: whose decays are those that it takes."""
+        return jnp.concatenate([x[..., 1:, :], jnp.zeros_like(x[..., :1, :])], -2)
+
+    def back(self, scores: Float[Array, "*n C C"]) -> Float[Array, "*n C C"]:
+        """The scores of ``moved`` left factors at their own tokens: for j < i."""
+        scores = jnp.concatenate([jnp.zeros_like(scores[..., :1, :]), scores[..., :-1, :]], -2)
+        return scores if self.links is None else jnp.where(self.links.pair[:, None], scores, 0)
+
+
+def decays(g: Float[Array, "..."] | None, k: Float[Array, "*n C K"], links: Links | None) -> Decay:
     """The decays of chunks whose log-gates are g, for keys k; None stands for zeros."""
     if g is None:
         g = jnp.zeros((1,) * (k.ndim - 2) + (k.shape[-2],))
@@ -83,18 +116,25 @@ def decays(g: Float[Array, "..."] | None, k: Float[Array, "*n C K"], links: Link
 
 
 def scalar_decays(g: Float[Array, "*n C"], links: Links | None) -> ScalarDecay:
-    """Sums over all intervals: the gates after j, times the matrix that sums up to i; j = -1 is before the chunk."""
-    C = g.shape[-1]
-    j, i = np.arange(-1, C)[:, None], np.arange(C)
-    after = jnp.where(j < i, g[..., None, :], 0)
-    sums = jnp.matmul(after, np.triu(np.ones((C, C), g.dtype)), precision=Precision.HIGHEST)
-    decay = jnp.where(j <= i, jnp.exp(sums), 0)
+    """The exponentials of ``interval_sums``."""
+    j, i = np.arange(-1, g.shape[-1])[:, None], np.arange(g.shape[-1])
+    decay = jnp.where(j <= i, jnp.exp(interval_sums(g)), 0)
     within, enter = decay[..., 1:, :].swapaxes(-1, -2), decay[..., 0, :, None]
     leave, through = decay[..., 1:, -1:], decay[..., :1, -1:]
     if links is not None:
         within = jnp.where(links.pair[:, None], within, 0)
         enter, leave, through = _cut(links, enter, leave, through)
     return ScalarDecay(within, enter, leave, through)
+
+
+def interval_sums(g: Float[Array, "*n C"]) -> Float[Array, "*n C+1 C"]:
+    """The sums of the gates after token j, up to token i (the last axis); j = -1, the first row, is before the chunk.
+
+    They are the gates after j, times the matrix that sums up to i. Where i < j the sum means nothing.
+    """
+    j, i = np.arange(-1, g.shape[-1])[:, None], np.arange(g.shape[-1])
+    after = jnp.where(j < i, g[..., None, :], 0)
+    return jnp.matmul(after, np.triu(np.ones((g.shape[-1],) * 2, g.dtype)), precision=Precision.HIGHEST)
 
 
 def vector_decays(g: Float[Array, "*n C K"], links: Links | None) -> VectorDecay:

@@ -149,6 +149,10 @@ class Mamba2(Mixer):
         g = -jnp.exp(self.A_log[...]) * dt
         v = (dt[..., None] * x).astype(x.dtype)
         y, state = gla(q, k, v, g, scale=1.0, initial_state=cache.state, segment_ids=segment_ids)
-        y = y.astype(jnp.float32) + self.D[...][:, None] * x
-        y = rearrange(y, "B T H V -> B T (H V)") * jax.nn.silu(z.astype(jnp.float32))
-        return self.out(self.norm(y)), Mamba2Cache(state, tail)
+
+        @jax.checkpoint  # cheaper to compute again than to store
+        def gated(y, x, z, D, norm):
+            y = y.astype(jnp.float32) + D[:, None] * x
+            return norm(rearrange(y, "B T H V -> B T (H V)") * jax.nn.silu(z.astype(jnp.float32)))
+
+        return self.out(gated(y, x, z, self.D[...], self.norm)), Mamba2Cache(state, tail)

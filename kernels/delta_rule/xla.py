@@ -28,7 +28,7 @@ def _chunks(scale, S, x, links):
     ``u = a - b S`` for a and b that do not depend on S.
     """
     dtype = x[2].dtype
-    q, k, v, beta, g = head_first(x, S.shape[1], S.dtype)
+    q, k, v, beta, g = head_first(x, S.shape[1], S.dtype, axis=3)
     beta, q = beta[..., None], scale * q
     with matmul_precision(dtype):
         decay = decays(g, k, links)

@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+from einops import rearrange
 
 from ..checks import state_dtype
 from ..chunks import head_first, matmul_precision, scan_groups
@@ -19,20 +20,53 @@ def run(q, k, v, g, *, scale, initial_state, segment_ids):
     if g is not None and g.ndim == 1:
         g = jnp.broadcast_to(g, v.shape[:3])
     scale = jnp.asarray(scale, state_dtype(q, k, v))
-    return scan_groups(_chunks, scale, initial_state, (q, k, v, g), segment_ids)
+    xs = (q, k, v, g)
+    if g is not None and g.ndim == 4:
+        return scan_groups(_vector_chunks, scale, initial_state, xs, segment_ids)
+    # One gate a head scales values as well as keys: the value heads of a key head then share its products.
+    state = rearrange(initial_state, "B (Hk R) K V -> B Hk K (R V)", Hk=q.shape[2])
+    y, state = scan_groups(_scalar_chunks, scale, state, xs, segment_ids)
+    return y, rearrange(state, "B Hk K (R V) -> B (Hk R) K V", V=v.shape[3])
 
 
-def _chunks(scale, S, x, links):
+def _vector_chunks(scale, S, x, links):
     """``o = (q k^T * decay) v + (decay q) S`` and ``S = decay S + (decay k)^T v``."""
     dtype = x[2].dtype
-    q, k, v, g = head_first(x, S.shape[1], S.dtype)
+    q, k, v, g = head_first(x, S.shape[1], S.dtype, axis=3)
     with matmul_precision(dtype):
         decay = decays(g, k, links)
         q = scale * q
-        new = (decay.leave * k).swapaxes(-1, -2) @ v
-        entering = []
-        for n in range(k.shape[2]):
-            entering.append(S)
-            S = decay.through[:, :, n] * S + new[:, :, n]
-        y = decay.scores(q[..., None, :, :], k)[..., 0, :, :] @ v + (decay.enter * q) @ jnp.stack(entering, 2)
+        S, entering = _pass_on(S, decay.through, (decay.leave * k).swapaxes(-1, -2) @ v)
+        y = decay.scores(q[..., None, :, :], k)[..., 0, :, :] @ v + (decay.enter * q) @ entering
     return S, y.astype(dtype)
+
+
+def _scalar_chunks(scale, S, x, links):
+    """``o = (q k^T * decay) v + decay (q S)`` and ``S = decay S + k^T (decay v)``; S is ``[B, Hk, K, R V]``."""
+    q, k, v, g = x
+    dtype, (Hk, R, V) = v.dtype, (q.shape[3], v.shape[3] // q.shape[3], v.shape[4])
+    q, k = head_first((q, k), Hk, S.dtype, axis=3)
+    v, g = head_first((v, g), v.shape[3], S.dtype, axis=3)
+    heads = lambda a: a.reshape(a.shape[0], -1, R if a.shape[1] > 1 else 1, *a.shape[2:])  # noqa: E731
+    with matmul_precision(dtype):
+        decay = decays(g, v, links)
+        within, enter, leave, through = map(heads, decay)
+        merged = lambda a: jnp.moveaxis(a, 2, -2).reshape(*k.shape[:-1], R * V)  # noqa: E731
+        per_head = jnp.broadcast_to(jnp.moveaxis(through, 2, -2), (*through.shape[:2], k.shape[2], 1, R, V))
+        v = heads(v)
+        new = k.swapaxes(-1, -2) @ merged(leave * v)
+        S, entering = _pass_on(S, per_head.reshape(*per_head.shape[:-2], R * V), new)
+        q = scale * q
+        read = q @ entering
+        read = jnp.moveaxis(read.reshape(*read.shape[:-1], R, V), -2, 2)
+        y = ((q @ k.swapaxes(-1, -2))[:, :, None] * within) @ v + enter * read
+    return S, y.reshape(y.shape[0], Hk * R, *y.shape[3:]).astype(dtype)
+
+
+def _pass_on(S, through, new):
+    """``S = through S + new`` over the chunks: the last S, and those that enter each."""
+    entering = []
+    for n in range(new.shape[2]):
+        entering.append(S)
+        S = through[:, :, n] * S + new[:, :, n]
+    return S, jnp.stack(entering, 2)
