@@ -7,13 +7,14 @@ from .gated_deltanet import gated_deltanet
 from .gated_deltanet_hybrid import gated_deltanet_hybrid
 from .gla import gla
 from .griffin import griffin
+from .mamba import mamba
 from .mamba2 import mamba2
 from .min_gru import min_gru
 from .transformer import transformer
 
 ARCHS: dict[str, Arch] = {
     arch.name: arch
-    for arch in (transformer, mamba2, gla, deltanet, gated_deltanet, gated_deltanet_hybrid, griffin, min_gru)
+    for arch in (transformer, mamba, mamba2, gla, deltanet, gated_deltanet, gated_deltanet_hybrid, griffin, min_gru)
 }
 
 

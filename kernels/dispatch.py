@@ -15,6 +15,7 @@ import jax
 
 IMPLEMENTATIONS: dict[str, tuple[str, ...]] = {
     "delta_rule": ("xla", "reference"),
+    "diagonal_ssm": ("xla", "reference"),
     "gla": ("xla", "reference"),
     "linear_scan": ("xla", "reference"),
     "selective_scan": ("xla", "reference"),

@@ -5,17 +5,22 @@ from .base import ChannelMixerConfig, Mixer, MixerConfig
 from .deltanet import DeltaNet, DeltaNetConfig
 from .gated_deltanet import GatedDeltaNet, GatedDeltaNetConfig
 from .gla import GLA, GLAConfig
+from .lru import LRU, LRUConfig
+from .mamba import Mamba, MambaConfig
 from .mamba2 import Mamba2, Mamba2Config
 from .min_gru import MinGRU, MinGRUConfig
 from .mlp import GeluMLP, GeluMLPConfig, SwiGLU, SwiGLUConfig
 from .rg_lru import RGLRU, RGLRUConfig
+from .s5 import S5, S5Config
 from .table import CHANNEL_MIXERS, MIXERS
 
 __all__ = [
     "CHANNEL_MIXERS",
     "GLA",
+    "LRU",
     "MIXERS",
     "RGLRU",
+    "S5",
     "Attention",
     "AttentionConfig",
     "ChannelMixerConfig",
@@ -26,13 +31,17 @@ __all__ = [
     "GatedDeltaNetConfig",
     "GeluMLP",
     "GeluMLPConfig",
+    "LRUConfig",
+    "Mamba",
     "Mamba2",
     "Mamba2Config",
+    "MambaConfig",
     "MinGRU",
     "MinGRUConfig",
     "Mixer",
     "MixerConfig",
     "RGLRUConfig",
+    "S5Config",
     "SwiGLU",
     "SwiGLUConfig",
 ]

@@ -5,19 +5,25 @@ from .base import ChannelMixerConfig, MixerConfig
 from .deltanet import DeltaNetConfig
 from .gated_deltanet import GatedDeltaNetConfig
 from .gla import GLAConfig
+from .lru import LRUConfig
+from .mamba import MambaConfig
 from .mamba2 import Mamba2Config
 from .min_gru import MinGRUConfig
 from .mlp import GeluMLPConfig, SwiGLUConfig
 from .rg_lru import RGLRUConfig
+from .s5 import S5Config
 
 MIXERS: dict[str, type[MixerConfig]] = {
     "attention": AttentionConfig,
     "deltanet": DeltaNetConfig,
     "gated_deltanet": GatedDeltaNetConfig,
     "gla": GLAConfig,
+    "lru": LRUConfig,
+    "mamba": MambaConfig,
     "mamba2": Mamba2Config,
     "min_gru": MinGRUConfig,
     "rg_lru": RGLRUConfig,
+    "s5": S5Config,
 }
 
 CHANNEL_MIXERS: dict[str, type[ChannelMixerConfig]] = {
