@@ -18,6 +18,8 @@ IMPLEMENTATIONS: dict[str, tuple[str, ...]] = {
     "diagonal_ssm": ("xla", "reference"),
     "gla": ("xla", "reference"),
     "linear_scan": ("xla", "reference"),
+    "long_conv": ("xla", "reference"),
+    "longhorn": ("xla", "reference"),
     "selective_scan": ("xla", "reference"),
     "short_conv": ("xla", "reference"),
 }

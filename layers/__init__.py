@@ -5,21 +5,26 @@ from .base import ChannelMixerConfig, Mixer, MixerConfig
 from .deltanet import DeltaNet, DeltaNetConfig
 from .gated_deltanet import GatedDeltaNet, GatedDeltaNetConfig
 from .gla import GLA, GLAConfig
+from .h3 import H3, H3Config
+from .longhorn import Longhorn, LonghornConfig
 from .lru import LRU, LRUConfig
 from .mamba import Mamba, MambaConfig
 from .mamba2 import Mamba2, Mamba2Config
 from .min_gru import MinGRU, MinGRUConfig
 from .mlp import GeluMLP, GeluMLPConfig, SwiGLU, SwiGLUConfig
 from .rg_lru import RGLRU, RGLRUConfig
+from .s4d import S4D, S4DConfig
 from .s5 import S5, S5Config
 from .table import CHANNEL_MIXERS, MIXERS
 
 __all__ = [
     "CHANNEL_MIXERS",
     "GLA",
+    "H3",
     "LRU",
     "MIXERS",
     "RGLRU",
+    "S4D",
     "S5",
     "Attention",
     "AttentionConfig",
@@ -31,7 +36,10 @@ __all__ = [
     "GatedDeltaNetConfig",
     "GeluMLP",
     "GeluMLPConfig",
+    "H3Config",
     "LRUConfig",
+    "Longhorn",
+    "LonghornConfig",
     "Mamba",
     "Mamba2",
     "Mamba2Config",
@@ -41,6 +49,7 @@ __all__ = [
     "Mixer",
     "MixerConfig",
     "RGLRUConfig",
+    "S4DConfig",
     "S5Config",
     "SwiGLU",
     "SwiGLUConfig",

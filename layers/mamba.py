@@ -57,7 +57,11 @@ class MambaConfig(MixerConfig):
         inner, rank = self.sizes(dim)
         low = flops.projection(inner, rank + 2 * self.state_dim) + flops.projection(rank, inner)
         conv = flops.short_conv(self.short_conv, inner)
-        return 3 * flops.projection(dim, inner) + low + conv + flops.selective_scan(inner, self.state_dim)
+        return 3 * flops.projection(dim, inner) + low + conv + self.recurrence_flops(inner)
+
+    def recurrence_flops(self, inner: int) -> float:
+        """Operations of one token's recurrence."""
+        return flops.selective_scan(inner, self.state_dim)
 
     def state_bytes(self, dim: int, T: int) -> int:
         """The state and the filter's tail."""
@@ -115,10 +119,28 @@ class Mamba(Mixer):
         self.B_norm, self.C_norm = (RMSNorm(N) if config.inner_norm else None for _ in "BC")
         dt_init = uniform_within(self.rank**-0.5)
         self.dt_proj = dense(keys, "dt_proj", self.rank, self.inner, dtype=dtype, init=dt_init)
-        self.dt_bias = nnx.Param(inverse_softplus_steps(keys("dt_bias"), self.inner))
-        self.A_log = nnx.Param(jnp.tile(jnp.log(np.arange(1, N + 1, dtype=np.float32)), (self.inner, 1)))
+        self.init_recurrence(keys)
         self.D = nnx.Param(jnp.ones(self.inner, jnp.float32))
         self.out = dense(keys, "out", self.inner, dim, dtype=dtype)
+
+    def init_recurrence(self, keys: Keys) -> None:
+        """The bias of the step sizes, and A."""
+        N = self.config.state_dim
+        self.dt_bias = nnx.Param(inverse_softplus_steps(keys("dt_bias"), self.inner))
+        self.A_log = nnx.Param(jnp.tile(jnp.log(np.arange(1, N + 1, dtype=np.float32)), (self.inner, 1)))
+
+    def recur(
+        self,
+        x: Float[Array, "B T D"],
+        dt: Float[Array, "B T D"],
+        B: Float[Array, "B T N"],
+        C: Float[Array, "B T N"],
+        state: Float[Array, "B D N"],
+        segment_ids: Int[Array, "B T"] | None,
+    ) -> tuple[Float[Array, "B T D"], Float[Array, "B D N"]]:
+        """The recurrence alone, from steps before their bias and softplus."""
+        dt, A = jax.nn.softplus(dt + self.dt_bias), -jnp.exp(self.A_log[...])
+        return selective_scan(x, dt, A, B, C, initial_state=state, segment_ids=segment_ids)
 
     def init_cache(self, batch: int, max_len: int) -> MambaCache:
         """The zero state."""
@@ -134,8 +156,6 @@ class Mamba(Mixer):
         r, B, C = jnp.split(self.x_proj(x), [self.rank, self.rank + self.config.state_dim], axis=-1)
         if self.dt_norm is not None and self.B_norm is not None and self.C_norm is not None:
             r, B, C = self.dt_norm(r), self.B_norm(B), self.C_norm(C)
-        dt = jax.nn.softplus(self.dt_proj(r).astype(jnp.float32) + self.dt_bias)
-        A = -jnp.exp(self.A_log[...])
-        y, state = selective_scan(x, dt, A, B, C, initial_state=cache.state, segment_ids=segment_ids)
+        y, state = self.recur(x, self.dt_proj(r).astype(jnp.float32), B, C, cache.state, segment_ids)
         y = y.astype(jnp.float32) + self.D * x
         return self.out(y * jax.nn.silu(z.astype(jnp.float32))), MambaCache(state, tail)

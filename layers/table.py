@@ -5,12 +5,15 @@ from .base import ChannelMixerConfig, MixerConfig
 from .deltanet import DeltaNetConfig
 from .gated_deltanet import GatedDeltaNetConfig
 from .gla import GLAConfig
+from .h3 import H3Config
+from .longhorn import LonghornConfig
 from .lru import LRUConfig
 from .mamba import MambaConfig
 from .mamba2 import Mamba2Config
 from .min_gru import MinGRUConfig
 from .mlp import GeluMLPConfig, SwiGLUConfig
 from .rg_lru import RGLRUConfig
+from .s4d import S4DConfig
 from .s5 import S5Config
 
 MIXERS: dict[str, type[MixerConfig]] = {
@@ -18,11 +21,14 @@ MIXERS: dict[str, type[MixerConfig]] = {
     "deltanet": DeltaNetConfig,
     "gated_deltanet": GatedDeltaNetConfig,
     "gla": GLAConfig,
+    "h3": H3Config,
+    "longhorn": LonghornConfig,
     "lru": LRUConfig,
     "mamba": MambaConfig,
     "mamba2": Mamba2Config,
     "min_gru": MinGRUConfig,
     "rg_lru": RGLRUConfig,
+    "s4d": S4DConfig,
     "s5": S5Config,
 }
 
