@@ -6,6 +6,7 @@ from .deltanet import DeltaNet, DeltaNetConfig
 from .gated_deltanet import GatedDeltaNet, GatedDeltaNetConfig
 from .gla import GLA, GLAConfig
 from .h3 import H3, H3Config
+from .hyena import Hyena, HyenaConfig
 from .longhorn import Longhorn, LonghornConfig
 from .lru import LRU, LRUConfig
 from .mamba import Mamba, MambaConfig
@@ -37,6 +38,8 @@ __all__ = [
     "GeluMLP",
     "GeluMLPConfig",
     "H3Config",
+    "Hyena",
+    "HyenaConfig",
     "LRUConfig",
     "Longhorn",
     "LonghornConfig",

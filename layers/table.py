@@ -6,6 +6,7 @@ from .deltanet import DeltaNetConfig
 from .gated_deltanet import GatedDeltaNetConfig
 from .gla import GLAConfig
 from .h3 import H3Config
+from .hyena import HyenaConfig
 from .longhorn import LonghornConfig
 from .lru import LRUConfig
 from .mamba import MambaConfig
@@ -22,6 +23,7 @@ MIXERS: dict[str, type[MixerConfig]] = {
     "gated_deltanet": GatedDeltaNetConfig,
     "gla": GLAConfig,
     "h3": H3Config,
+    "hyena": HyenaConfig,
     "longhorn": LonghornConfig,
     "lru": LRUConfig,
     "mamba": MambaConfig,
@@ -37,5 +39,5 @@ CHANNEL_MIXERS: dict[str, type[ChannelMixerConfig]] = {
     "swiglu": SwiGLUConfig,
 }
 
-GROWING = frozenset({"attention"})
-"""Mixers whose state grows with the sequence; what the others keep is constant."""
+GROWING = frozenset({"attention", "hyena"})
+"""Mixers whose state grows with the sequence (Hyena's up to its filters' length); what the others keep is constant."""
