@@ -4,8 +4,8 @@
 
 ``jax.lax.associative_scan`` over ``[B, T, D, N]`` is how a selective scan is written in JAX without a kernel. A linear
 scan is written by ``associative_scan`` or by ``lax.scan`` over time. All take turns, and each figure is the least of
-the repeats: what other programs on the machine add is never negative. Temporary bytes are what the compiler reserves
-for forward and backward besides the arguments and the results.
+the repeats: what other programs on the machine add is never negative. CPU seconds sum over threads. Temporary bytes are
+what the compiler reserves for forward and backward besides the arguments and the results.
 """
 
 import argparse
@@ -83,7 +83,7 @@ def compiled(op: Callable, inputs: tuple[jax.Array, ...]) -> jax.stages.Compiled
 
 
 def main() -> None:
-    """Prints seconds, temporary megabytes and the largest relative difference of y or a gradient from ours."""
+    """Prints seconds, CPU seconds, temporary megabytes, and how far y and the gradients are from ours at most."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeat", type=int, default=15, help="measurements of each program")
     arguments = parser.parse_args()
@@ -91,28 +91,27 @@ def main() -> None:
     for title, (make, ops) in RACES.items():
         inputs = make(np.random.default_rng(0))
         programs = {name: compiled(op, inputs) for name, op in ops.items()}
-        seconds = {name: [] for name in programs}
+        seconds, processor = ({name: [] for name in programs} for _ in range(2))
         results = {name: jax.block_until_ready(program(inputs, inputs[0])) for name, program in programs.items()}
         for _ in range(arguments.repeat):
             for name, program in programs.items():
-                start = time.perf_counter()
+                start = time.perf_counter(), time.process_time()
                 jax.block_until_ready(program(inputs, inputs[0]))
-                seconds[name].append(time.perf_counter() - start)
-        print(f"\n{title:40}{'s':>10}{'ratio':>8}{'MB':>10}{'ratio':>8}{'differs':>10}")
-        base: dict[str, float] = {}
+                seconds[name].append(time.perf_counter() - start[0])
+                processor[name].append(time.process_time() - start[1])
+        print(f"\n{title:40}{'s':>9}{'ratio':>7}{'CPU s':>9}{'ratio':>7}{'MB':>9}{'ratio':>7}{'differs':>10}")
+        base: tuple[float, ...] = ()
         for name, program in programs.items():
             memory = program.memory_analysis()
             assert memory is not None
-            cost = {"s": min(seconds[name]), "MB": memory.temp_size_in_bytes / 1e6}
+            cost = (min(seconds[name]), min(processor[name]), memory.temp_size_in_bytes / 1e6)
             base = base or cost
             difference = max(
                 float(jnp.linalg.norm(a - b) / jnp.linalg.norm(b))
                 for a, b in zip(*map(jax.tree.leaves, (results[name], results["subquad"])), strict=True)
             )
-            ratios = {key: value / base[key] for key, value in cost.items()}
-            print(
-                f"{name:40}{cost['s']:10.4f}{ratios['s']:8.2f}{cost['MB']:10.1f}{ratios['MB']:8.1f}{difference:10.1e}"
-            )
+            columns = "".join(f"{value:9.3f}{value / first:7.2f}" for value, first in zip(cost, base, strict=True))
+            print(f"{name:40}{columns}{difference:10.1e}", flush=True)
 
 
 if __name__ == "__main__":
