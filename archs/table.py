@@ -7,13 +7,34 @@ from .gated_deltanet import gated_deltanet
 from .gated_deltanet_hybrid import gated_deltanet_hybrid
 from .gla import gla
 from .griffin import griffin
+from .h3 import h3
+from .hyena import hyena
+from .jamba import jamba
+from .longhorn import longhorn
+from .mamba import mamba
 from .mamba2 import mamba2
 from .min_gru import min_gru
+from .samba import samba
 from .transformer import transformer
 
 ARCHS: dict[str, Arch] = {
     arch.name: arch
-    for arch in (transformer, mamba2, gla, deltanet, gated_deltanet, gated_deltanet_hybrid, griffin, min_gru)
+    for arch in (
+        transformer,
+        h3,
+        hyena,
+        mamba,
+        mamba2,
+        longhorn,
+        gla,
+        deltanet,
+        gated_deltanet,
+        gated_deltanet_hybrid,
+        griffin,
+        samba,
+        jamba,
+        min_gru,
+    )
 }
 
 

@@ -31,9 +31,23 @@ first segment and the returned state to the last. A negative id is padding: the 
 """
 
 from .delta_rule import delta_rule
+from .diagonal_ssm import diagonal_ssm
 from .dispatch import explain
 from .gla import gla
 from .linear_scan import linear_scan
+from .long_conv import long_conv
+from .longhorn import longhorn
+from .selective_scan import selective_scan
 from .short_conv import short_conv
 
-__all__ = ["delta_rule", "explain", "gla", "linear_scan", "short_conv"]
+__all__ = [
+    "delta_rule",
+    "diagonal_ssm",
+    "explain",
+    "gla",
+    "linear_scan",
+    "long_conv",
+    "longhorn",
+    "selective_scan",
+    "short_conv",
+]

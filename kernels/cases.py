@@ -23,7 +23,8 @@ class Case:
     static: dict[str, Any] = field(default_factory=dict)
     """The arguments that are not arrays."""
     dtype: str = "float32"
-    """What the arrays are cast to; log-gates ``g`` stay float32 when this is bfloat16."""
+    """What the arrays are cast to, and what y has. Log-gates ``g`` stay float32 when this is bfloat16, real arrays when
+    it is complex64."""
     forward: float = 2e-6
     """The largest error of y and of the final state."""
     gradient: float = 1e-5

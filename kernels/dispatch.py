@@ -15,8 +15,12 @@ import jax
 
 IMPLEMENTATIONS: dict[str, tuple[str, ...]] = {
     "delta_rule": ("xla", "reference"),
+    "diagonal_ssm": ("xla", "reference"),
     "gla": ("xla", "reference"),
     "linear_scan": ("xla", "reference"),
+    "long_conv": ("xla", "reference"),
+    "longhorn": ("xla", "reference"),
+    "selective_scan": ("xla", "reference"),
     "short_conv": ("xla", "reference"),
 }
 """What each op has. The order is auto's preference among those its platform allows."""

@@ -5,17 +5,28 @@ from .base import ChannelMixerConfig, Mixer, MixerConfig
 from .deltanet import DeltaNet, DeltaNetConfig
 from .gated_deltanet import GatedDeltaNet, GatedDeltaNetConfig
 from .gla import GLA, GLAConfig
+from .h3 import H3, H3Config
+from .hyena import Hyena, HyenaConfig
+from .longhorn import Longhorn, LonghornConfig
+from .lru import LRU, LRUConfig
+from .mamba import Mamba, MambaConfig
 from .mamba2 import Mamba2, Mamba2Config
 from .min_gru import MinGRU, MinGRUConfig
 from .mlp import GeluMLP, GeluMLPConfig, SwiGLU, SwiGLUConfig
 from .rg_lru import RGLRU, RGLRUConfig
+from .s4d import S4D, S4DConfig
+from .s5 import S5, S5Config
 from .table import CHANNEL_MIXERS, MIXERS
 
 __all__ = [
     "CHANNEL_MIXERS",
     "GLA",
+    "H3",
+    "LRU",
     "MIXERS",
     "RGLRU",
+    "S4D",
+    "S5",
     "Attention",
     "AttentionConfig",
     "ChannelMixerConfig",
@@ -26,13 +37,23 @@ __all__ = [
     "GatedDeltaNetConfig",
     "GeluMLP",
     "GeluMLPConfig",
+    "H3Config",
+    "Hyena",
+    "HyenaConfig",
+    "LRUConfig",
+    "Longhorn",
+    "LonghornConfig",
+    "Mamba",
     "Mamba2",
     "Mamba2Config",
+    "MambaConfig",
     "MinGRU",
     "MinGRUConfig",
     "Mixer",
     "MixerConfig",
     "RGLRUConfig",
+    "S4DConfig",
+    "S5Config",
     "SwiGLU",
     "SwiGLUConfig",
 ]

@@ -32,6 +32,26 @@ def linear_scan(channels: int) -> float:
     return 2.0 * channels
 
 
+def complex_scan(channels: int) -> float:
+    """One multiply-add of complex numbers a channel: 6 + 2 operations on real ones."""
+    return 8.0 * channels
+
+
+def longhorn(channels: int, N: int) -> float:
+    """As ``selective_scan``, with delta k^2 and 1 minus it for the decay: (2 + 1 + 1 + 1 + 2) N a channel."""
+    return 7.0 * channels * N
+
+
+def diagonal_ssm(channels: int, N: int) -> float:
+    """Decay the complex state, add the input, read the real part with c: (6 + 2 + 4) N a channel."""
+    return 12.0 * channels * N
+
+
+def selective_scan(channels: int, N: int) -> float:
+    """Form the decay, decay the state, form dt x B, add it, read with C: (1 + 1 + 1 + 1 + 2) N a channel."""
+    return 6.0 * channels * N
+
+
 def attention(heads: int, K: int, T: int, window: int | None) -> float:
     """Scores and weighted sum over the tokens seen, averaged over a sequence of T."""
     W = T if window is None else min(window, T)

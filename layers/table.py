@@ -5,19 +5,33 @@ from .base import ChannelMixerConfig, MixerConfig
 from .deltanet import DeltaNetConfig
 from .gated_deltanet import GatedDeltaNetConfig
 from .gla import GLAConfig
+from .h3 import H3Config
+from .hyena import HyenaConfig
+from .longhorn import LonghornConfig
+from .lru import LRUConfig
+from .mamba import MambaConfig
 from .mamba2 import Mamba2Config
 from .min_gru import MinGRUConfig
 from .mlp import GeluMLPConfig, SwiGLUConfig
 from .rg_lru import RGLRUConfig
+from .s4d import S4DConfig
+from .s5 import S5Config
 
 MIXERS: dict[str, type[MixerConfig]] = {
     "attention": AttentionConfig,
     "deltanet": DeltaNetConfig,
     "gated_deltanet": GatedDeltaNetConfig,
     "gla": GLAConfig,
+    "h3": H3Config,
+    "hyena": HyenaConfig,
+    "longhorn": LonghornConfig,
+    "lru": LRUConfig,
+    "mamba": MambaConfig,
     "mamba2": Mamba2Config,
     "min_gru": MinGRUConfig,
     "rg_lru": RGLRUConfig,
+    "s4d": S4DConfig,
+    "s5": S5Config,
 }
 
 CHANNEL_MIXERS: dict[str, type[ChannelMixerConfig]] = {
@@ -25,5 +39,5 @@ CHANNEL_MIXERS: dict[str, type[ChannelMixerConfig]] = {
     "swiglu": SwiGLUConfig,
 }
 
-GROWING = frozenset({"attention"})
-"""Mixers whose state grows with the sequence; what the others keep is constant."""
+GROWING = frozenset({"attention", "hyena"})
+"""Mixers whose state grows with the sequence (Hyena's up to its filters' length); what the others keep is constant."""

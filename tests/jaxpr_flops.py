@@ -1,12 +1,14 @@
 """Counts floating-point operations in a jaxpr, by the convention of ``layers/flops.py``.
 
 Matrix products count 2 a multiply-add wherever they stand. Inside a scan, which is a recurrence when the ops run their
-definitions, additions, subtractions and multiplications count too. A scan counts its body as often as it runs.
+definitions, additions, subtractions and multiplications count too; complex ones count as the real ones they take.
+ A scan counts its body as often as it runs.
 """
 
 import math
 
 import jax
+import jax.numpy as jnp
 from jax.extend.core import ClosedJaxpr, Jaxpr
 
 ARITHMETIC = {"add", "add_any", "mul", "sub"}
@@ -26,7 +28,9 @@ def _count(jaxpr: Jaxpr, in_scan: bool) -> float:
             terms = math.prod(eqn.invars[0].aval.shape[axis] for axis in contract)
             total += 2.0 * terms * eqn.outvars[0].aval.size
         elif name in ARITHMETIC:
-            total += in_scan * eqn.outvars[0].aval.size
+            complex_ = jnp.issubdtype(eqn.outvars[0].aval.dtype, jnp.complexfloating)
+            real_operations = (6 if name == "mul" else 2) if complex_ else 1
+            total += in_scan * real_operations * eqn.outvars[0].aval.size
         elif name in ("while", "cond", "conv_general_dilated"):
             raise NotImplementedError(f"no rule for {name}")
         else:

@@ -13,7 +13,7 @@ from flax import nnx
 from subquad.layers import MIXERS, MixerConfig
 
 B, T = 2, 19
-SMALL = {"head_dim": 16, "state_dim": 8, "gate_rank": 4}
+SMALL = {"head_dim": 16, "state_dim": 8, "gate_rank": 4, "frequency": 1.0}
 TOLERANCE = 1e-5
 
 
@@ -78,7 +78,7 @@ def close(got, want, what: str, tolerance: float = TOLERANCE) -> None:
     """Compares every array of two trees by relative norm."""
     assert jax.tree.structure(got) == jax.tree.structure(want), what
     for (path, a), b in zip(jax.tree.leaves_with_path(got), jax.tree.leaves(want), strict=True):
-        a, b = (np.asarray(z, np.float64) for z in (a, b))
+        a, b = (np.asarray(z, np.complex128 if np.iscomplexobj(z) else np.float64) for z in (a, b))
         assert a.shape == b.shape, f"{what}{jax.tree_util.keystr(path)}: shape {a.shape}, expected {b.shape}"
         error = np.linalg.norm(a - b) / max(np.linalg.norm(b), 1e-3)
         assert error <= tolerance, f"{what}{jax.tree_util.keystr(path)}: relative error {error:.1e}"

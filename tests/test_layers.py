@@ -16,8 +16,12 @@ from subquad.layers import (
     GatedDeltaNetConfig,
     GeluMLPConfig,
     GLAConfig,
+    LRUConfig,
     Mamba2Config,
+    MambaConfig,
     RGLRUConfig,
+    S4DConfig,
+    S5Config,
     SwiGLUConfig,
 )
 from subquad.layers.rg_lru import bounded_root
@@ -89,6 +93,42 @@ def test_decays_and_steps_start_where_the_papers_say(kind):
     rate, dt = np.exp(mixer.A_log[...]), softplus(np.asarray(mixer.dt_bias[...]))
     assert 0 < rate.min() < 8 < rate.max() <= 16, f"exp(A_log) in [{rate.min()}, {rate.max()}]"
     assert 9e-4 < dt.min() < 0.01 < dt.max() < 0.11, f"softplus(dt_bias) in [{dt.min()}, {dt.max()}]"
+
+
+def test_mamba_starts_at_the_real_diagonal():
+    mixer = MambaConfig(state_dim=5).build(256, rngs=nnx.Rngs(3))
+    np.testing.assert_allclose(np.exp(mixer.A_log[...]), np.tile(np.arange(1, 6), (512, 1)), rtol=1e-6)
+    dt = softplus(np.asarray(mixer.dt_bias[...]))
+    assert 9e-4 < dt.min() < 0.01 < dt.max() < 0.11, f"softplus(dt_bias) in [{dt.min()}, {dt.max()}]"
+
+
+def test_s5_starts_at_the_eigenvalues_of_hippo():
+    """HiPPO-LegS plus the rank-1 term that makes it normal, as in the paper's appendix."""
+    mixer = S5Config(state_dim=8, blocks=2).build(16, rngs=nnx.Rngs(3))
+    n = np.arange(8)
+    root = np.sqrt(2 * n + 1)
+    hippo = -np.tril(np.outer(root, root), -1) - np.diag(n + 1)
+    eigenvalues = np.linalg.eigvals(hippo + np.outer(root, root) / 2)
+    positive = np.sort(eigenvalues[eigenvalues.imag > 0].imag)
+    np.testing.assert_allclose(eigenvalues.real, -0.5, atol=1e-9)
+    np.testing.assert_allclose(mixer.imag[...], np.tile(positive, 2), rtol=1e-5)
+    np.testing.assert_allclose(mixer.real[...], -0.5)
+
+
+def test_lru_starts_on_the_ring_with_a_state_of_unit_gain():
+    a, scale = LRUConfig(state_dim=1000).build(8, rngs=nnx.Rngs(3)).decay()
+    radius = np.abs(np.asarray(a))
+    assert 0.9 <= radius.min() < 0.91, radius.min()
+    assert 0.995 < radius.max() <= 0.9991, radius.max()
+    np.testing.assert_allclose(scale**2, 1 - radius**2, rtol=1e-3)
+
+
+def test_s4d_starts_at_the_linear_frequencies():
+    mixer = S4DConfig(state_dim=8).build(300, rngs=nnx.Rngs(3))
+    np.testing.assert_allclose(mixer.ssm.imag[...], np.tile(np.pi * np.arange(4), (300, 1)), rtol=1e-6)
+    np.testing.assert_allclose(np.exp(mixer.ssm.log_rate[...]), 0.5, rtol=1e-6)
+    dt = np.exp(mixer.ssm.log_dt[...])
+    assert 9e-4 < dt.min() < 0.01 < dt.max() < 0.11, f"dt in [{dt.min()}, {dt.max()}]"
 
 
 def test_recurrent_radius_starts_on_the_ring():

@@ -33,12 +33,18 @@ def draw(op: str, case: Case, seed: int) -> tuple[Any, Any]:
     rng = np.random.default_rng([seed, zlib.crc32(f"{op} {case.name}".encode())])
 
     def rounded(name, x):
-        return x.astype("float32" if name in LOG_GATES else case.dtype) if x.dtype == np.float64 else x
+        if x.dtype != np.float64:
+            return x.astype(np.complex64) if np.iscomplexobj(x) else x
+        return x.astype("float32" if name in LOG_GATES or case.dtype == "complex64" else case.dtype)
 
     inputs = {name: jax.tree.map(lambda x, name=name: rounded(name, x), tree) for name, tree in case.make(rng).items()}
     y, state = jax.eval_shape(lambda inputs: call(op, "reference", case, inputs), inputs)
-    cotangents = jax.tree.map(lambda out: rng.standard_normal(out.shape).astype(out.dtype), (y, state))
-    return inputs, cotangents
+
+    def cotangent(out):
+        drawn = rng.standard_normal(out.shape)
+        return (drawn + 1j * rng.standard_normal(out.shape) if np.iscomplexobj(out) else drawn).astype(out.dtype)
+
+    return inputs, jax.tree.map(cotangent, (y, state))
 
 
 def call(op: str, impl: str, case: Case, inputs: Any) -> Any:
@@ -62,7 +68,8 @@ def definition(op: str, case: Case, inputs: Any, cotangents: Any) -> dict[str, A
     """The same by the reference implementation, in float64."""
 
     def widened(x):
-        return x if np.issubdtype(x.dtype, np.integer) else x.astype(np.float64)
+        wide = np.complex128 if np.iscomplexobj(x) else np.float64
+        return x if np.issubdtype(x.dtype, np.integer) else x.astype(wide)
 
     with jax.enable_x64(True):
         compute = jax.jit(everything(op, "reference", case))
@@ -77,7 +84,7 @@ def errors(found: dict[str, Any], expected: dict[str, Any]) -> Iterator[tuple[st
         if b.size:
             floor = SMALL * np.sqrt(b.size)
             name = "".join(str(getattr(key, "key", key)) for key in path)
-            yield name, float(np.linalg.norm(np.asarray(a, np.float64) - b) / max(np.linalg.norm(b), floor))
+            yield name, float(np.linalg.norm(np.asarray(a, b.dtype) - b) / max(np.linalg.norm(b), floor))
 
 
 def check(op: str, impl: str, case: Case, found: dict[str, Any], expected: dict[str, Any]) -> None:

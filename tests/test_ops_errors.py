@@ -8,12 +8,16 @@ import pytest
 from subquad import kernels
 from subquad.kernels import dispatch
 
-B, T, H, Hk, K, V, D, W = 2, 6, 4, 2, 8, 3, 5, 4
+B, T, H, Hk, K, V, D, W, N, L = 2, 6, 4, 2, 8, 3, 5, 4, 3, 7
 
 RIGHT = {
     "delta_rule": {"q": (B, T, Hk, K), "k": (B, T, Hk, K), "v": (B, T, H, V), "beta": (B, T, H)},
+    "diagonal_ssm": {"x": (B, T, D), "log_a": (D, N), "c": (D, N)},
     "gla": {"q": (B, T, Hk, K), "k": (B, T, Hk, K), "v": (B, T, H, V)},
     "linear_scan": {"a": (B, T, D), "x": (B, T, D)},
+    "long_conv": {"x": (B, T, D), "kernel": (L, D)},
+    "longhorn": {"x": (B, T, D), "delta": (B, T, D), "k": (B, T, N), "q": (B, T, N)},
+    "selective_scan": {"x": (B, T, D), "dt": (B, T, D), "A": (D, N), "B": (B, T, N), "C": (B, T, N)},
     "short_conv": {"x": (B, T, D), "w": (W, D)},
 }
 WRONG = [  # op, argument, its shape, what the message must expect
@@ -26,6 +30,9 @@ WRONG = [  # op, argument, its shape, what the message must expect
     ("delta_rule", "g", (B, T, H, V), "K=8"),
     ("delta_rule", "initial_state", (B, H, V, K), "[B, H, K, V]"),
     ("delta_rule", "segment_ids", (B, T + 1), "[B, T]"),
+    ("diagonal_ssm", "log_a", (N, D), "[D, N]"),
+    ("diagonal_ssm", "c", (D, N + 1), "[D, N]"),
+    ("diagonal_ssm", "initial_state", (B, N, D), "[B, D, N]"),
     ("gla", "q", (B, T, K), "[B, T, Hk, K]"),
     ("gla", "k", (B, T, H, K), "[B, T, Hk, K]"),
     ("gla", "v", (B, T, V), "[B, T, H, V]"),
@@ -40,6 +47,17 @@ WRONG = [  # op, argument, its shape, what the message must expect
     ("linear_scan", "x", (B, T, H, D), "[B, T, D]"),
     ("linear_scan", "initial_state", (B, 1, D), "[B, D]"),
     ("linear_scan", "segment_ids", (T, B), "[B, T]"),
+    ("long_conv", "kernel", (D, L), "[L, D]"),
+    ("long_conv", "kernel", (0, D), "L >= 1"),
+    ("long_conv", "initial_state", (B, L, D), "[B, L-1, D]"),
+    ("longhorn", "delta", (B, T, N), "[B, T, D]"),
+    ("longhorn", "k", (B, T, D, N), "[B, T, N]"),
+    ("longhorn", "initial_state", (B, N, D), "[B, D, N]"),
+    ("selective_scan", "dt", (B, D), "[B, T, D]"),
+    ("selective_scan", "A", (N, D), "[D, N]"),
+    ("selective_scan", "B", (B, T, D), "[B, T, N]"),
+    ("selective_scan", "C", (B, T + 1, N), "[B, T, N]"),
+    ("selective_scan", "initial_state", (B, N, D), "[B, D, N]"),
     ("short_conv", "x", (T, D), "[B, T, D]"),
     ("short_conv", "w", (D, W), "[W, D]"),
     ("short_conv", "w", (0, D), "W >= 1"),
@@ -93,7 +111,7 @@ def test_an_unknown_activation_is_refused():
 
 
 def test_explain_refuses_an_unknown_op():
-    with pytest.raises(ValueError, match="there is no op 'mamba'; choose from delta_rule, gla"):
+    with pytest.raises(ValueError, match="there is no op 'mamba'; choose from delta_rule, diagonal_ssm, gla"):
         kernels.explain("mamba")
 
 
