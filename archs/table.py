@@ -8,12 +8,25 @@ from .gated_deltanet_hybrid import gated_deltanet_hybrid
 from .gla import gla
 from .griffin import griffin
 from .mamba2 import mamba2
+from .mamba3 import mamba3
+from .mesa_net import mesa_net
 from .min_gru import min_gru
 from .transformer import transformer
 
 ARCHS: dict[str, Arch] = {
     arch.name: arch
-    for arch in (transformer, mamba2, gla, deltanet, gated_deltanet, gated_deltanet_hybrid, griffin, min_gru)
+    for arch in (
+        transformer,
+        mamba2,
+        mamba3,
+        gla,
+        deltanet,
+        gated_deltanet,
+        gated_deltanet_hybrid,
+        mesa_net,
+        griffin,
+        min_gru,
+    )
 }
 
 

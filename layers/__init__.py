@@ -6,6 +6,8 @@ from .deltanet import DeltaNet, DeltaNetConfig
 from .gated_deltanet import GatedDeltaNet, GatedDeltaNetConfig
 from .gla import GLA, GLAConfig
 from .mamba2 import Mamba2, Mamba2Config
+from .mamba3 import Mamba3, Mamba3Config
+from .mesa_net import MesaNet, MesaNetConfig
 from .min_gru import MinGRU, MinGRUConfig
 from .mlp import GeluMLP, GeluMLPConfig, SwiGLU, SwiGLUConfig
 from .rg_lru import RGLRU, RGLRUConfig
@@ -28,6 +30,10 @@ __all__ = [
     "GeluMLPConfig",
     "Mamba2",
     "Mamba2Config",
+    "Mamba3",
+    "Mamba3Config",
+    "MesaNet",
+    "MesaNetConfig",
     "MinGRU",
     "MinGRUConfig",
     "Mixer",

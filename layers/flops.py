@@ -27,6 +27,11 @@ def delta_rule(heads: int, K: int, V: int) -> float:
     return 7.0 * heads * K * V
 
 
+def conjugate_gradient(heads: int, K: int, steps: int) -> float:
+    """Each step: one product with a K x K matrix, and 10 passes over vectors."""
+    return steps * heads * (2.0 * K * K + 10.0 * K)
+
+
 def linear_scan(channels: int) -> float:
     """One multiply-add a channel."""
     return 2.0 * channels

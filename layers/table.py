@@ -6,6 +6,8 @@ from .deltanet import DeltaNetConfig
 from .gated_deltanet import GatedDeltaNetConfig
 from .gla import GLAConfig
 from .mamba2 import Mamba2Config
+from .mamba3 import Mamba3Config
+from .mesa_net import MesaNetConfig
 from .min_gru import MinGRUConfig
 from .mlp import GeluMLPConfig, SwiGLUConfig
 from .rg_lru import RGLRUConfig
@@ -16,6 +18,8 @@ MIXERS: dict[str, type[MixerConfig]] = {
     "gated_deltanet": GatedDeltaNetConfig,
     "gla": GLAConfig,
     "mamba2": Mamba2Config,
+    "mamba3": Mamba3Config,
+    "mesa_net": MesaNetConfig,
     "min_gru": MinGRUConfig,
     "rg_lru": RGLRUConfig,
 }
