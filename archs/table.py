@@ -12,6 +12,7 @@ from .mamba3 import mamba3
 from .mesa_net import mesa_net
 from .min_gru import min_gru
 from .transformer import transformer
+from .ttt_linear import ttt_linear
 
 ARCHS: dict[str, Arch] = {
     arch.name: arch
@@ -24,6 +25,7 @@ ARCHS: dict[str, Arch] = {
         gated_deltanet,
         gated_deltanet_hybrid,
         mesa_net,
+        ttt_linear,
         griffin,
         min_gru,
     )

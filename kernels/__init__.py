@@ -35,5 +35,6 @@ from .dispatch import explain
 from .gla import gla
 from .linear_scan import linear_scan
 from .short_conv import short_conv
+from .ttt_linear import ttt_linear
 
-__all__ = ["delta_rule", "explain", "gla", "linear_scan", "short_conv"]
+__all__ = ["delta_rule", "explain", "gla", "linear_scan", "short_conv", "ttt_linear"]

@@ -18,6 +18,7 @@ IMPLEMENTATIONS: dict[str, tuple[str, ...]] = {
     "gla": ("xla", "reference"),
     "linear_scan": ("xla", "reference"),
     "short_conv": ("xla", "reference"),
+    "ttt_linear": ("xla", "reference"),
 }
 """What each op has. The order is auto's preference among those its platform allows."""
 

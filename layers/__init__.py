@@ -12,6 +12,7 @@ from .min_gru import MinGRU, MinGRUConfig
 from .mlp import GeluMLP, GeluMLPConfig, SwiGLU, SwiGLUConfig
 from .rg_lru import RGLRU, RGLRUConfig
 from .table import CHANNEL_MIXERS, MIXERS
+from .ttt_linear import TTTLinear, TTTLinearConfig
 
 __all__ = [
     "CHANNEL_MIXERS",
@@ -41,4 +42,6 @@ __all__ = [
     "RGLRUConfig",
     "SwiGLU",
     "SwiGLUConfig",
+    "TTTLinear",
+    "TTTLinearConfig",
 ]

@@ -11,6 +11,7 @@ from .mesa_net import MesaNetConfig
 from .min_gru import MinGRUConfig
 from .mlp import GeluMLPConfig, SwiGLUConfig
 from .rg_lru import RGLRUConfig
+from .ttt_linear import TTTLinearConfig
 
 MIXERS: dict[str, type[MixerConfig]] = {
     "attention": AttentionConfig,
@@ -22,6 +23,7 @@ MIXERS: dict[str, type[MixerConfig]] = {
     "mesa_net": MesaNetConfig,
     "min_gru": MinGRUConfig,
     "rg_lru": RGLRUConfig,
+    "ttt_linear": TTTLinearConfig,
 }
 
 CHANNEL_MIXERS: dict[str, type[ChannelMixerConfig]] = {
