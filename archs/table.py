@@ -13,9 +13,12 @@ from .jamba import jamba
 from .longhorn import longhorn
 from .mamba import mamba
 from .mamba2 import mamba2
+from .mamba3 import mamba3
+from .mesa_net import mesa_net
 from .min_gru import min_gru
 from .samba import samba
 from .transformer import transformer
+from .ttt_linear import ttt_linear
 
 ARCHS: dict[str, Arch] = {
     arch.name: arch
@@ -26,6 +29,8 @@ ARCHS: dict[str, Arch] = {
         mamba,
         mamba2,
         longhorn,
+        mamba2,
+        mamba3,
         gla,
         deltanet,
         gated_deltanet,
@@ -33,6 +38,9 @@ ARCHS: dict[str, Arch] = {
         griffin,
         samba,
         jamba,
+        mesa_net,
+        ttt_linear,
+        griffin,
         min_gru,
     )
 }

@@ -37,11 +37,11 @@ class Train:
     target: Positional[Annotated[str | None, arg(metavar="[FILE.py:NAME]", help_behavior_hint="")]] = None
     """FILE.py:NAME, a RunConfig or a function that returns one."""
     arch: str = "transformer"
-    """An architecture (see `subquad list`), with +conv or -conv for a short convolution; or FILE.py:NAME."""
+    """An architecture (see `subquad list`), with +conv, -conv or +FIELD=VALUE for its mixers; or FILE.py:NAME."""
     size: str = "tiny"
     """The architecture's size."""
     data: Words = ("text",)
-    """text, stdlib, mqar, or files and folders of .txt, .jsonl or .parquet."""
+    """text, stdlib, mqar, parity, modular, selective_copying, or files and folders of .txt, .jsonl or .parquet."""
     length: Whole = None
     """Tokens of a training row."""
     steps: Whole = None
@@ -98,9 +98,9 @@ class Compare:
     """Compare architectures fairly, with a table and a page of plots. The same command continues it."""
 
     preset: str = "default"
-    """Which comparison: default (two tasks, six minutes on two cores), smoke (for CI)."""
+    """default (recall and text, six minutes on two cores), smoke (for CI), parity, modular, selective_copying."""
     archs: Word = None
-    """By comma: names of `subquad list`, NAME+conv, NAME-conv, FILE.py:NAME. All match the first's parameters."""
+    """By comma: NAMEs of `subquad list`, NAME+FIELD=VALUE, NAME+conv, FILE.py:NAME. All match the first's size."""
     task: Word = None
     """The preset's tasks to run, by comma: mqar, text; or a file or folder of text."""
     dim: Wholes = ()
@@ -210,6 +210,24 @@ class Report:
 
 
 @dataclass(frozen=True)
+class Profile:
+    """Measure what architectures cost: `decode`, the time of a token after short and long contexts."""
+
+    what: Positional[Literal["decode"]]
+    archs: Word = None
+    """By comma, as `subquad compare` takes them; by default all whose state stops growing, at their tiny size."""
+    contexts: Wholes = ()
+    """Tokens read before decoding; by default 1024 and 65536."""
+
+    def __call__(self) -> int:
+        """Runs the command."""
+        from .profile import decode
+
+        decode.show(self.archs.split(",") if self.archs else (), self.contexts)
+        return 0
+
+
+@dataclass(frozen=True)
 class List:
     """List layers and architectures with parameters, operations a token and state."""
 
@@ -224,7 +242,9 @@ class List:
         return 0
 
 
-COMMANDS = {command.__name__.lower(): command for command in (Train, Compare, Sweep, Eval, Generate, Report, List)}
+COMMANDS = {
+    command.__name__.lower(): command for command in (Train, Compare, Sweep, Eval, Generate, Report, Profile, List)
+}
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -289,9 +309,13 @@ def default_run(arch: str, size: str, data: Words) -> "RunConfig":
 
     from .compare.contestants import base
     from .config import OptimConfig, RunConfig
-    from .data import EmbeddedTextConfig, FilesConfig, MQARConfig
+    from .data import EmbeddedTextConfig, FilesConfig, MQARConfig, SelectiveCopyingConfig, StateTrackingConfig
 
-    known = {"text": EmbeddedTextConfig("pydoc"), "stdlib": EmbeddedTextConfig("stdlib"), "mqar": MQARConfig()}
+    known = {
+        "text": EmbeddedTextConfig("pydoc"), "stdlib": EmbeddedTextConfig("stdlib"), "mqar": MQARConfig(),
+        "parity": StateTrackingConfig("parity"), "modular": StateTrackingConfig("modular"),
+        "selective_copying": SelectiveCopyingConfig(),
+    }  # fmt: skip
     if len(data) == 1 and data[0] not in known and not Path(data[0]).exists() and not re.search(r"[./*]", data[0]):
         raise UserError(f"there is no data {data[0]!r}, nor a file of that name: {nearest(data[0], known)}")
     config = known[data[0]] if len(data) == 1 and data[0] in known else FilesConfig(data)

@@ -21,7 +21,7 @@ def evaluate(program: Program, state: State, source: Source, split: Split, batch
         batch: rows evaluated at once.
 
     Returns:
-        ``{"loss": nats per position, source.metric: accuracy or bits per byte}``.
+        ``{"loss": nats per position, source.metric: accuracy, plain or scaled, or bits per byte}``.
     """
     sharding = batch_sharding(program.mesh, 0)
     parts = _parts(source.evaluation(split), batch)
@@ -38,8 +38,12 @@ def evaluate_lanes(program: Program, states: State, source: Source, split: Split
 
 def _figures(sums: list[Sums], source: Source, split: Split) -> dict[str, float]:
     loss, correct, weight = np.sum(np.asarray(jax.device_get(sums), np.float64), axis=0)
-    bits = source.metric == "bits_per_byte"
-    metric = loss / math.log(2) / source.evaluation_bytes(split) if bits else correct / weight
+    if source.metric == "bits_per_byte":
+        metric = loss / math.log(2) / source.evaluation_bytes(split)
+    elif source.metric == "scaled_accuracy":
+        metric = (correct / weight - source.chance) / (1 - source.chance)
+    else:
+        metric = correct / weight
     return {"loss": float(loss / weight), source.metric: float(metric)}
 
 

@@ -26,7 +26,7 @@ def override(config: Any, assignment: str) -> Any:
     try:
         value = ast.literal_eval(text)
     except (ValueError, SyntaxError):
-        value = text
+        value = {"true": True, "false": False}.get(text, text)
     return _set(config, key.split("."), value, key)
 
 

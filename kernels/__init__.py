@@ -39,6 +39,7 @@ from .long_conv import long_conv
 from .longhorn import longhorn
 from .selective_scan import selective_scan
 from .short_conv import short_conv
+from .ttt_linear import ttt_linear
 
 __all__ = [
     "delta_rule",
@@ -51,3 +52,4 @@ __all__ = [
     "selective_scan",
     "short_conv",
 ]
+__all__ = ["delta_rule", "explain", "gla", "linear_scan", "short_conv", "ttt_linear"]

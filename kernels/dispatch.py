@@ -22,6 +22,7 @@ IMPLEMENTATIONS: dict[str, tuple[str, ...]] = {
     "longhorn": ("xla", "reference"),
     "selective_scan": ("xla", "reference"),
     "short_conv": ("xla", "reference"),
+    "ttt_linear": ("xla", "reference"),
 }
 """What each op has. The order is auto's preference among those its platform allows."""
 

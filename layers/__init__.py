@@ -11,12 +11,15 @@ from .longhorn import Longhorn, LonghornConfig
 from .lru import LRU, LRUConfig
 from .mamba import Mamba, MambaConfig
 from .mamba2 import Mamba2, Mamba2Config
+from .mamba3 import Mamba3, Mamba3Config
+from .mesa_net import MesaNet, MesaNetConfig
 from .min_gru import MinGRU, MinGRUConfig
 from .mlp import GeluMLP, GeluMLPConfig, SwiGLU, SwiGLUConfig
 from .rg_lru import RGLRU, RGLRUConfig
 from .s4d import S4D, S4DConfig
 from .s5 import S5, S5Config
 from .table import CHANNEL_MIXERS, MIXERS
+from .ttt_linear import TTTLinear, TTTLinearConfig
 
 __all__ = [
     "CHANNEL_MIXERS",
@@ -47,6 +50,10 @@ __all__ = [
     "Mamba2",
     "Mamba2Config",
     "MambaConfig",
+    "Mamba3",
+    "Mamba3Config",
+    "MesaNet",
+    "MesaNetConfig",
     "MinGRU",
     "MinGRUConfig",
     "Mixer",
@@ -56,4 +63,6 @@ __all__ = [
     "S5Config",
     "SwiGLU",
     "SwiGLUConfig",
+    "TTTLinear",
+    "TTTLinearConfig",
 ]

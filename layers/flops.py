@@ -27,6 +27,18 @@ def delta_rule(heads: int, K: int, V: int) -> float:
     return 7.0 * heads * K * V
 
 
+def conjugate_gradient(heads: int, K: int, steps: int) -> float:
+    """Each step: one product with a K x K matrix, and 10 passes over vectors."""
+    return steps * heads * (2.0 * K * K + 10.0 * K)
+
+
+def ttt_linear(heads: int, K: int) -> float:
+    """Update and clear (3 K K a head); the map, and k through it (1 + 2); the gradient formed and added (2); what it
+    leaves of the map, and q through that (2 + 2); and 27 passes over vectors, which narrow heads do not hide.
+    """
+    return heads * (12.0 * K * K + 27.0 * K)
+
+
 def linear_scan(channels: int) -> float:
     """One multiply-add a channel."""
     return 2.0 * channels

@@ -11,11 +11,14 @@ from .longhorn import LonghornConfig
 from .lru import LRUConfig
 from .mamba import MambaConfig
 from .mamba2 import Mamba2Config
+from .mamba3 import Mamba3Config
+from .mesa_net import MesaNetConfig
 from .min_gru import MinGRUConfig
 from .mlp import GeluMLPConfig, SwiGLUConfig
 from .rg_lru import RGLRUConfig
 from .s4d import S4DConfig
 from .s5 import S5Config
+from .ttt_linear import TTTLinearConfig
 
 MIXERS: dict[str, type[MixerConfig]] = {
     "attention": AttentionConfig,
@@ -28,10 +31,13 @@ MIXERS: dict[str, type[MixerConfig]] = {
     "lru": LRUConfig,
     "mamba": MambaConfig,
     "mamba2": Mamba2Config,
+    "mamba3": Mamba3Config,
+    "mesa_net": MesaNetConfig,
     "min_gru": MinGRUConfig,
     "rg_lru": RGLRUConfig,
     "s4d": S4DConfig,
     "s5": S5Config,
+    "ttt_linear": TTTLinearConfig,
 }
 
 CHANNEL_MIXERS: dict[str, type[ChannelMixerConfig]] = {

@@ -19,6 +19,17 @@ RIGHT = {
     "longhorn": {"x": (B, T, D), "delta": (B, T, D), "k": (B, T, N), "q": (B, T, N)},
     "selective_scan": {"x": (B, T, D), "dt": (B, T, D), "A": (D, N), "B": (B, T, N), "C": (B, T, N)},
     "short_conv": {"x": (B, T, D), "w": (W, D)},
+    "ttt_linear": {
+        "q": (B, T, H, K),
+        "k": (B, T, H, K),
+        "v": (B, T, H, K),
+        "eta": (B, T, H),
+        "schedule": (W,),
+        "W0": (H, K, K),
+        "c0": (H, K),
+        "scale": (H, K),
+        "bias": (H, K),
+    },
 }
 WRONG = [  # op, argument, its shape, what the message must expect
     ("delta_rule", "q", (B, T, K), "[B, T, Hk, K]"),
@@ -64,6 +75,16 @@ WRONG = [  # op, argument, its shape, what the message must expect
     ("short_conv", "b", (W,), "[D]"),
     ("short_conv", "initial_state", (B, W, D), "[B, W-1, D]"),
     ("short_conv", "segment_ids", (B, T - 1), "[B, T]"),
+    ("ttt_linear", "q", (B, T, K), "[B, T, H, K]"),
+    ("ttt_linear", "k", (B, T, Hk, K), "[B, T, H, K]"),
+    ("ttt_linear", "v", (B, T, H, V), "K=8"),
+    ("ttt_linear", "eta", (B, T, H, 1), "[B, T, H]"),
+    ("ttt_linear", "schedule", (H, W), "[M]"),
+    ("ttt_linear", "W0", (K, K), "[H, K, K]"),
+    ("ttt_linear", "c0", (K,), "[H, K]"),
+    ("ttt_linear", "scale", (K,), "[H, K]"),
+    ("ttt_linear", "bias", (H, V), "[H, K]"),
+    ("ttt_linear", "segment_ids", (T,), "[B, T]"),
 ]
 
 

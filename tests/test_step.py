@@ -156,7 +156,7 @@ def test_bfloat16_computes_low_and_keeps_high():
     np.testing.assert_allclose(metrics.loss, reference, rtol=2e-2)
 
 
-@pytest.mark.parametrize("metric", ["accuracy", "bits_per_byte"])
+@pytest.mark.parametrize("metric", ["accuracy", "scaled_accuracy", "bits_per_byte"])
 def test_evaluation_counts_every_row_once(metric):
     """37 rows in batches of 8: the padding must not count."""
     run = toy_run(data={"metric": metric})
@@ -170,7 +170,8 @@ def test_evaluation_counts_every_row_once(metric):
     right = ((logits.argmax(-1) == rows.targets) * rows.weights).sum() / rows.weights.sum()
     np.testing.assert_allclose(got["loss"], total / rows.weights.sum(), rtol=1e-5)
     bits = total / np.log(2) / source.evaluation_bytes("test")
-    np.testing.assert_allclose(got[metric], right if metric == "accuracy" else bits, rtol=1e-5)
+    want = {"accuracy": right, "scaled_accuracy": (right - 0.25) / 0.75, "bits_per_byte": bits}
+    np.testing.assert_allclose(got[metric], want[metric], rtol=1e-5)
 
 
 def on_eight(**changes) -> RunConfig:

@@ -17,7 +17,7 @@ class ToyConfig(DataConfig):
 
     length: int = 16
     vocab: int = 32
-    metric: Literal["accuracy", "bits_per_byte"] = "accuracy"
+    metric: Literal["accuracy", "scaled_accuracy", "bits_per_byte"] = "accuracy"
     poison: tuple[int, ...] = ()
     """Steps whose weights are NaN."""
 
@@ -26,6 +26,8 @@ class ToyConfig(DataConfig):
 
 
 class Toy:
+    chance = 0.25
+
     def __init__(self, config: ToyConfig):
         self.config, self.vocab, self.length, self.metric = config, config.vocab, config.length, config.metric
         self.sha256 = hashlib.sha256(repr(config).encode()).hexdigest()

@@ -73,7 +73,7 @@ def entry(cell: Cell, data: dict[str, Any], measured: dict[str, costs.Cost]) -> 
     made = Entry(
         cell.contestant.arch,
         cell.contestant.parameters,
-        cell.model.state_bytes(data["length"]),
+        cell.model.state_bytes(data["evaluation_length"]),
         cell.contestant.overrides,
         to_json(cell.model),
         choice.lr if choice else None,
@@ -107,6 +107,7 @@ def table(
     if METRICS[data["metric"]][1]:
         worst, best = min, max
     strongest = best(baselines.values()) if baselines else worst(0.0, METRICS[data["metric"]][2])
+    longer = f", in rows of {n}" if (n := data["evaluation_length"]) != data["length"] else ""
     found = Table(
         task.name,
         dim,
@@ -114,7 +115,7 @@ def table(
         data["sha256"],
         f"{task.steps:,} steps of {task.batch} sequences of {data['length']} tokens; depth {task.depth}, {task.heads} "
         f"{'head' if task.heads == 1 else 'heads'}, {'channel mixers' if task.mlp else 'no channel mixers'}; "
-        f"tested on {evaluated:,} {'bytes' if data['metric'] == 'bits_per_byte' else 'queries'}.",
+        f"tested on {evaluated:,} {'bytes' if data['metric'] == 'bits_per_byte' else 'queries'}{longer}.",
         baselines,
         strongest if task.solved is None else task.solved,
         tuple(entries),

@@ -14,6 +14,7 @@ from ...archs import LMConfig, preset
 from ...archs.table import ARCHS
 from ...layers import ChannelMixerConfig, MixerConfig
 from ..errors import UserError, nearest
+from ..overrides import override
 from ..targets import is_target, value
 from .settings import Task
 
@@ -47,25 +48,23 @@ def base(arch: str, size: str = "tiny") -> LMConfig:
     """The LMConfig that an architecture's name stands for; of a user's mixer, a plain trunk around it.
 
     Args:
-      arch: as in ``Comparison.archs``.
+      arch: as in ``Comparison.archs``: a name may be followed by ``+FIELD=VALUE``, fields of its mixers, and by
+        ``+conv`` or ``-conv``, which stand for ``+short_conv=4`` and ``+short_conv=0``.
       size: of a preset.
 
     Raises:
       UserError: there is no such architecture, or the user's object is neither an LMConfig nor a mixer's config.
     """
     if not is_target(arch):
-        name, sign, part = re.fullmatch(r"(\w*)(?:([+-])(.*))?", arch, re.DOTALL).groups()  # pyright: ignore
+        name, *changes = re.split(r"(?=[+-]conv\b)|(?=\+)", arch)
         if name not in ARCHS:
             raise UserError(f"there is no architecture {arch!r}: {nearest(name, ARCHS)}")
         if size not in ARCHS[name].sizes:
             raise UserError(f"{name} has no size {size!r}: {nearest(size, ARCHS[name].sizes)}")
         model = preset(name, size)
-        if sign is None:
-            return model
-        if part != "conv":
-            raise UserError(f"{arch!r}: write {name}+conv to add a short convolution, {name}-conv to remove it")
-        width = SHORT_CONV if sign == "+" else 0
-        return replace(model, pattern=tuple(replace(mixer, short_conv=width) for mixer in model.pattern))
+        for change in changes:
+            model = changed(model, {"+conv": f"+short_conv={SHORT_CONV}", "-conv": "+short_conv=0"}.get(change, change))
+        return model
     found = value(arch)
     if isinstance(found, type) and issubclass(found, MixerConfig):
         found = found()
@@ -76,6 +75,29 @@ def base(arch: str, size: str = "tiny") -> LMConfig:
     if isinstance(found, LMConfig):
         return found
     raise UserError(f"{arch} is neither an LMConfig nor a MixerConfig (or a tuple of them), but {type(found).__name__}")
+
+
+def changed(model: LMConfig, change: str) -> LMConfig:
+    """The model with one field changed in every mixer that has it.
+
+    Args:
+      model: the model.
+      change: ``+FIELD=VALUE``, the value as Python would write it.
+
+    Raises:
+      UserError: no mixer has such a field, or the value is of another kind.
+    """
+    field, sign, _ = change.removeprefix("+").partition("=")
+    known = {f.name for mixer in model.pattern for f in dataclasses.fields(mixer)}
+    if not sign:
+        raise UserError(
+            f"{change!r}: write +FIELD=VALUE to set a field of the mixers, such as +heads=4, or +conv, -conv"
+        )
+    if field not in known:
+        raise UserError(f"{change!r}: no mixer here has a field {field!r}: {nearest(field, sorted(known))}")
+    has = [field in {f.name for f in dataclasses.fields(mixer)} for mixer in model.pattern]
+    new = [override(mixer, change[1:]) if it else mixer for mixer, it in zip(model.pattern, has, strict=True)]
+    return replace(model, pattern=tuple(new))
 
 
 def contestants(archs: Sequence[str], task: Task, dim: int) -> list[Contestant]:
@@ -93,6 +115,7 @@ def contestants(archs: Sequence[str], task: Task, dim: int) -> list[Contestant]:
       UserError: an unknown architecture, or no channel-mixer width brings its parameters within 2%.
     """
     source = task.data.build()
+    evaluated = source.evaluation("test").tokens.shape[-1]  # attention's state is what it keeps then
     entries = []
     for arch in archs:
         own = base(arch)
@@ -105,7 +128,7 @@ def contestants(archs: Sequence[str], task: Task, dim: int) -> list[Contestant]:
         if task.mlp is not None:
             model = match_parameters(name, model, first.parameters)
         else:
-            model = match_state(model, first.model.state_bytes(source.length), source.length)
+            model = match_state(model, first.model.state_bytes(evaluated), evaluated)
         matched.append(Contestant(name, model, differences(own, model)))
     return matched
 

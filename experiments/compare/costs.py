@@ -2,8 +2,7 @@
 
 import json
 import statistics
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
@@ -24,6 +23,7 @@ from ..rundir import write_json
 from ..serialize import from_json, load_user_file, to_json, user_files
 from ..step import program
 from ..sweep import note
+from ..timing import timed
 from .cells import Cell
 from .plan import Trial
 from .study import Cost
@@ -89,13 +89,6 @@ def measure(payload: tuple[dict[str, Any], dict[str, str], str], report: Report)
         decode_ms = 1e3 * decode / bench.decoded
         measured[name] = Cost(bench.tokens / train, decode_ms, bench.peak / 1e6, bench.implementations)
     write_json(Path(path), {name: asdict(cost) for name, cost in measured.items()})
-
-
-def timed(call: Callable[[], Any]) -> float:
-    """Seconds that a call takes until its result is there."""
-    began = time.perf_counter()
-    jax.block_until_ready(call())
-    return time.perf_counter() - began
 
 
 class Bench:

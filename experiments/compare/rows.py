@@ -9,6 +9,7 @@ import polars as pl
 from ..sweep import Point, digest
 from .cells import cells
 from .run import read
+from .study import METRICS
 
 
 def write(root: Path) -> Path:
@@ -49,5 +50,5 @@ def flat(p: Point) -> dict[str, Any]:
         "data_sha256": record["data_sha256"], "directory": p.directory.name,
     }  # fmt: skip
     for split in ("validation", "test"):
-        row |= {f"{split}_{name}": result[split].get(name) for name in ("loss", "accuracy", "bits_per_byte")}
+        row |= {f"{split}_{name}": result[split].get(name) for name in ("loss", *METRICS)}
     return row | {f"version_{name}": version for name, version in record["versions"].items()}

@@ -50,6 +50,7 @@ def facts(task: Task) -> dict[str, Any]:
         "sha256": source.sha256,
         "metric": source.metric,
         "length": source.length,
+        "evaluation_length": source.evaluation("test").tokens.shape[-1],
         "baselines": source.baselines("test"),
         "evaluated": source.evaluation_bytes("test") or round(float(source.evaluation("test").weights.sum())),
     }

@@ -55,5 +55,6 @@ class Comparison:
 
     name: str
     archs: tuple[str, ...]
-    """Presets by name, or ``file.py:name`` for a user's own. The first sets the parameter count that others match."""
+    """Presets by name, as they are or changed (``deltanet+negative_eigenvalues=true``, ``mamba2-conv``), or
+    ``file.py:name`` for a user's own. The first sets the parameter count that others match."""
     tasks: tuple[Task, ...]

@@ -8,6 +8,7 @@ from .stats import Interval, Verdict, t_interval, verdict
 
 METRICS = {
     "accuracy": ("accuracy", True, 0.0),
+    "scaled_accuracy": ("scaled accuracy", True, 0.0),
     "bits_per_byte": ("bits per byte", False, 8.0),
 }
 """Metric to (its name, whether higher is better, the figure of a diverged run: nothing right, or uniform bytes)."""

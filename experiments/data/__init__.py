@@ -4,5 +4,18 @@ from .base import Batch, DataConfig, Source, Split
 from .embedded import EmbeddedTextConfig
 from .files import FilesConfig
 from .mqar import MQARConfig, zoology
+from .selective_copying import SelectiveCopyingConfig
+from .state_tracking import StateTrackingConfig
 
-__all__ = ["Batch", "DataConfig", "EmbeddedTextConfig", "FilesConfig", "MQARConfig", "Source", "Split", "zoology"]
+__all__ = [
+    "Batch",
+    "DataConfig",
+    "EmbeddedTextConfig",
+    "FilesConfig",
+    "MQARConfig",
+    "SelectiveCopyingConfig",
+    "Source",
+    "Split",
+    "StateTrackingConfig",
+    "zoology",
+]

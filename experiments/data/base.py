@@ -24,17 +24,19 @@ class Source(Protocol):
 
     vocab: int
     length: int
-    """Tokens of a row, T."""
+    """Tokens of a training row, T. Evaluation rows may be longer."""
     sha256: str
     """Identifies the data: figures over different data are never put side by side."""
-    metric: Literal["accuracy", "bits_per_byte"]
+    metric: Literal["accuracy", "scaled_accuracy", "bits_per_byte"]
+    chance: float = 0.0
+    """What guessing gets where the metric is ``scaled_accuracy``, ``(accuracy - chance) / (1 - chance)``."""
 
     def train(self, seed: int, start: int, count: int, batch: int) -> Batch:
         """The batches of steps ``start`` to ``start + count - 1``, ``[count, batch, T]``: a pure function of these."""
         ...
 
     def evaluation(self, split: Split) -> Batch:
-        """The one fixed set of a split, ``[rows, T]``."""
+        """The one fixed set of a split, ``[rows, T]``, T being one length for both splits."""
         ...
 
     def evaluation_bytes(self, split: Split) -> float:

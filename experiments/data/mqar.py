@@ -1,6 +1,5 @@
 """Multi-query associative recall: key-value pairs first, then keys whose values must be named."""
 
-import hashlib
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal
@@ -8,10 +7,8 @@ from typing import Literal
 import numpy as np
 
 from ..errors import UserError
-from .base import Batch, DataConfig, Source, Split
-
-DOMAINS = {"train": 0, "validation": 1, "test": 2}
-"""Batches of different domains come from different random streams, whatever their seeds."""
+from .base import Batch, DataConfig, Split
+from .synthetic import Synthetic
 
 VERSION = 1
 """Of the generator: raise it when the same seed gives other batches."""
@@ -71,36 +68,24 @@ def zoology() -> MQARConfig:
     return MQARConfig(8192, ((64, 4), (128, 8), (256, 16), (256, 32), (256, 64)), (256, 64), "gaps")
 
 
-class MQAR(Source):
+class MQAR(Synthetic):
     """Draws rows; see ``MQARConfig``."""
 
     metric = "accuracy"
+    config: MQARConfig
 
     def __init__(self, config: MQARConfig):
-        self.config, self.vocab, self.length = config, config.vocab, config.length
-        self.sha256 = hashlib.sha256(f"mqar {VERSION} {config}".encode()).hexdigest()
-        self._sets: dict[Split, Batch] = {}
+        super().__init__(config, f"mqar {VERSION}", config.vocab, config.length)
 
-    def train(self, seed: int, start: int, count: int, batch: int) -> Batch:
-        """The batches of ``count`` steps, ``[count, batch, T]``; step s draws from the stream keyed by (seed, s)."""
-        steps = []
-        for step in range(start, start + count):
-            rng = _stream("train", seed, step)
-            steps.append(self._rows(rng, batch, *self.config.train[rng.integers(len(self.config.train))]))
-        return Batch(*(np.stack(arrays) for arrays in zip(*steps, strict=True)))
+    def draw_train(self, rng: np.random.Generator, rows: int) -> Batch:
+        """Rows of one of the training shapes."""
+        return self._rows(rng, rows, *self.config.train[rng.integers(len(self.config.train))])
 
-    def evaluation(self, split: Split) -> Batch:
-        """The fixed set of a split, ``[rows, T]``."""
-        if split not in self._sets:
-            T, pairs = self.config.test
-            queries = pairs if self.config.queries == "gaps" else (T - 2 * pairs) // 2
-            rows = self.config.rows or -(-16_384 // queries)
-            self._sets[split] = self._rows(_stream(split, 0, 0), rows, T, pairs)
-        return self._sets[split]
-
-    def evaluation_bytes(self, split: Split) -> int:
-        """No text stands behind the tokens."""
-        return 0
+    def draw_evaluation(self, rng: np.random.Generator) -> Batch:
+        """Rows of the evaluation shape."""
+        T, pairs = self.config.test
+        queries = pairs if self.config.queries == "gaps" else (T - 2 * pairs) // 2
+        return self._rows(rng, self.config.rows or -(-16_384 // queries), T, pairs)
 
     def baselines(self, split: Split) -> dict[str, float]:
         """Guessing among the values of the row."""
@@ -130,11 +115,6 @@ class MQAR(Source):
 
 
 _build = lru_cache(maxsize=8)(MQAR)
-
-
-def _stream(domain: str, seed: int, step: int) -> np.random.Generator:
-    """A counter-based stream: what it yields depends on nothing but the three arguments."""
-    return np.random.Generator(np.random.Philox(key=np.array([seed | DOMAINS[domain] << 32, step], np.uint64)))
 
 
 def _distinct(rng: np.random.Generator, rows: int, n: int, count: int) -> np.ndarray:

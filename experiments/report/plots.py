@@ -111,7 +111,7 @@ def figures(study: Study, table: Table) -> str:
         for tick, entry in zip(ax.get_yticklabels(), entries, strict=True):
             tick.set_color(colour(study, entry.arch))
         ax.set_ylim(-0.6, len(entries) - 0.4)
-        if table.metric == "accuracy":
+        if table.metric != "bits_per_byte":
             ax.set_xlim(-0.02, 1.03)
         ax.set_xlabel(words.metric(table))
     return out[0]

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ..compare.rows import flat
+from ..compare.study import METRICS
 from ..progress import duration
 from ..sweep import Estimate, Point
 
@@ -32,7 +33,7 @@ def show(points: Sequence[Point], root: Path, failures: dict[str, str]) -> None:
     rows: list[dict[str, Any]] = [{"name": point.name} | flat(point) for point in points if point.finished]
     for sha in dict.fromkeys(row["data_sha256"] for row in rows):
         of_data = [row for row in rows if row["data_sha256"] == sha]
-        metrics = [name for name in ("accuracy", "bits_per_byte") if of_data[0].get(f"test_{name}") is not None]
+        metrics = [name for name in METRICS if of_data[0].get(f"test_{name}") is not None]
         metric = (*metrics, "loss")[0]
         grid = Table(title=f"data sha256 {sha[:12]}…", title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
         for name in ("point", "lr", "seed", "train loss", "validation loss", f"test {metric}", "seconds"):
