@@ -24,24 +24,22 @@ ARCHS: dict[str, Arch] = {
     arch.name: arch
     for arch in (
         transformer,
-        h3,
-        hyena,
-        mamba,
-        mamba2,
-        longhorn,
-        mamba2,
-        mamba3,
-        gla,
         deltanet,
         gated_deltanet,
         gated_deltanet_hybrid,
+        gla,
         griffin,
-        samba,
+        h3,
+        hyena,
         jamba,
+        longhorn,
+        mamba,
+        mamba2,
+        mamba3,
         mesa_net,
-        ttt_linear,
-        griffin,
         min_gru,
+        samba,
+        ttt_linear,
     )
 }
 

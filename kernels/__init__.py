@@ -51,5 +51,5 @@ __all__ = [
     "longhorn",
     "selective_scan",
     "short_conv",
+    "ttt_linear",
 ]
-__all__ = ["delta_rule", "explain", "gla", "linear_scan", "short_conv", "ttt_linear"]
