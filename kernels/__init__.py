@@ -34,6 +34,7 @@ from .delta_rule import delta_rule
 from .dispatch import explain
 from .gla import gla
 from .linear_scan import linear_scan
+from .mlstm import mlstm
 from .short_conv import short_conv
 
-__all__ = ["delta_rule", "explain", "gla", "linear_scan", "short_conv"]
+__all__ = ["delta_rule", "explain", "gla", "linear_scan", "mlstm", "short_conv"]

@@ -23,12 +23,14 @@ class Case:
     static: dict[str, Any] = field(default_factory=dict)
     """The arguments that are not arrays."""
     dtype: str = "float32"
-    """What the arrays are cast to; log-gates ``g`` stay float32 when this is bfloat16."""
+    """What the arrays are cast to; gates (``g``, ``i``, ``f``) stay float32 when this is bfloat16."""
     forward: float = 2e-6
     """The largest error of y and of the final state."""
     gradient: float = 1e-5
     """The largest error of a gradient."""
     gate_gradient: float | None = None
-    """The largest error of the gradient of ``g``, where it differs from ``gradient``."""
+    """The largest error of the gradient of a gate, where it differs from ``gradient``."""
+    canonical: Callable[[Any], Any] | None = None
+    """What of the final state is compared and takes a cotangent, where equal states may differ in representation."""
     slow: bool = False
     """Left to the full run of the tests."""

@@ -85,11 +85,9 @@ def decays(
 
 
 def scalar_decays(g: Float[Array, "B H C"], links: Links | None) -> ScalarDecay:
-    """Sums over all intervals: the gates after j, times the matrix that sums up to i; j = -1 is before the chunk."""
-    C = g.shape[2]
-    j, i = np.arange(-1, C)[:, None], np.arange(C)
-    after = jnp.where(j < i, g[:, :, None], 0)
-    sums = jnp.matmul(after, np.triu(np.ones((C, C), g.dtype)), precision=Precision.HIGHEST)
+    """The exponentials of ``interval_sums``."""
+    sums = interval_sums(g)
+    j, i = np.arange(-1, g.shape[2])[:, None], np.arange(g.shape[2])
     decay = jnp.where(j <= i, jnp.exp(sums), 0)
     within, enter = decay[:, :, 1:].swapaxes(2, 3), decay[:, :, 0, :, None]
     leave, through = decay[:, :, 1:, -1:], decay[:, :, :1, -1:]
@@ -97,6 +95,16 @@ def scalar_decays(g: Float[Array, "B H C"], links: Links | None) -> ScalarDecay:
         within = jnp.where(links.pair[:, None], within, 0)
         enter, leave, through = _cut(links, enter, leave, through)
     return ScalarDecay(within, enter, leave, through)
+
+
+def interval_sums(g: Float[Array, "B H C"]) -> Float[Array, "B H C+1 C"]:
+    """The sums of the gates after token j, up to token i (the last axis); j = -1, the first row, is before the chunk.
+
+    They are the gates after j, times the matrix that sums up to i. Where i < j the sum means nothing.
+    """
+    j, i = np.arange(-1, g.shape[2])[:, None], np.arange(g.shape[2])
+    after = jnp.where(j < i, g[:, :, None], 0)
+    return jnp.matmul(after, np.triu(np.ones((g.shape[2],) * 2, g.dtype)), precision=Precision.HIGHEST)
 
 
 def vector_decays(g: Float[Array, "B H C K"], links: Links | None) -> VectorDecay:

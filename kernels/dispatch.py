@@ -17,6 +17,7 @@ IMPLEMENTATIONS: dict[str, tuple[str, ...]] = {
     "delta_rule": ("xla", "reference"),
     "gla": ("xla", "reference"),
     "linear_scan": ("xla", "reference"),
+    "mlstm": ("xla", "reference"),
     "short_conv": ("xla", "reference"),
 }
 """What each op has. The order is auto's preference among those its platform allows."""

@@ -14,6 +14,7 @@ RIGHT = {
     "delta_rule": {"q": (B, T, Hk, K), "k": (B, T, Hk, K), "v": (B, T, H, V), "beta": (B, T, H)},
     "gla": {"q": (B, T, Hk, K), "k": (B, T, Hk, K), "v": (B, T, H, V)},
     "linear_scan": {"a": (B, T, D), "x": (B, T, D)},
+    "mlstm": {"q": (B, T, Hk, K), "k": (B, T, Hk, K), "v": (B, T, H, V), "i": (B, T, H), "f": (B, T, H)},
     "short_conv": {"x": (B, T, D), "w": (W, D)},
 }
 WRONG = [  # op, argument, its shape, what the message must expect
@@ -40,6 +41,11 @@ WRONG = [  # op, argument, its shape, what the message must expect
     ("linear_scan", "x", (B, T, H, D), "[B, T, D]"),
     ("linear_scan", "initial_state", (B, 1, D), "[B, D]"),
     ("linear_scan", "segment_ids", (T, B), "[B, T]"),
+    ("mlstm", "k", (B, T, H, K), "[B, T, Hk, K]"),
+    ("mlstm", "v", (B, T, 3, V), "a multiple of the 2 heads"),
+    ("mlstm", "i", (B, T, Hk), "[B, T, H]"),
+    ("mlstm", "f", (B, T, H, K), "[B, T, H]"),
+    ("mlstm", "segment_ids", (B, T + 1), "[B, T]"),
     ("short_conv", "x", (T, D), "[B, T, D]"),
     ("short_conv", "w", (D, W), "[W, D]"),
     ("short_conv", "w", (0, D), "W >= 1"),
