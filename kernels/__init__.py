@@ -36,5 +36,6 @@ from .gla import gla
 from .linear_scan import linear_scan
 from .mlstm import mlstm
 from .short_conv import short_conv
+from .slstm import slstm
 
-__all__ = ["delta_rule", "explain", "gla", "linear_scan", "mlstm", "short_conv"]
+__all__ = ["delta_rule", "explain", "gla", "linear_scan", "mlstm", "short_conv", "slstm"]

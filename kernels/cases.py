@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-Arrays = dict[str, np.ndarray]
+Arrays = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class Case:
 
     name: str
     make: Callable[[np.random.Generator], Arrays]
-    """The array arguments of the public function, in float64 (``segment_ids`` integer)."""
+    """The array arguments of the public function, in float64 (``segment_ids`` integer); a state may be a tuple."""
     static: dict[str, Any] = field(default_factory=dict)
     """The arguments that are not arrays."""
     dtype: str = "float32"

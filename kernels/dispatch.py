@@ -19,6 +19,7 @@ IMPLEMENTATIONS: dict[str, tuple[str, ...]] = {
     "linear_scan": ("xla", "reference"),
     "mlstm": ("xla", "reference"),
     "short_conv": ("xla", "reference"),
+    "slstm": ("xla", "reference"),
 }
 """What each op has. The order is auto's preference among those its platform allows."""
 

@@ -16,6 +16,7 @@ RIGHT = {
     "linear_scan": {"a": (B, T, D), "x": (B, T, D)},
     "mlstm": {"q": (B, T, Hk, K), "k": (B, T, Hk, K), "v": (B, T, H, V), "i": (B, T, H), "f": (B, T, H)},
     "short_conv": {"x": (B, T, D), "w": (W, D)},
+    "slstm": {"gates": (B, T, H, 4, D), "r": (H, 4, D, D)},
 }
 WRONG = [  # op, argument, its shape, what the message must expect
     ("delta_rule", "q", (B, T, K), "[B, T, Hk, K]"),
@@ -52,6 +53,9 @@ WRONG = [  # op, argument, its shape, what the message must expect
     ("short_conv", "b", (W,), "[D]"),
     ("short_conv", "initial_state", (B, W, D), "[B, W-1, D]"),
     ("short_conv", "segment_ids", (B, T - 1), "[B, T]"),
+    ("slstm", "gates", (B, T, H, 3, D), "[B, T, H, 4, D]"),
+    ("slstm", "r", (H, 4, D, D + 1), "[H, 4, D, D]"),
+    ("slstm", "segment_ids", (B,), "[B, T]"),
 ]
 
 

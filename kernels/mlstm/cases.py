@@ -42,9 +42,8 @@ def inputs(B=2, T=70, H=4, Hk=2, K=16, V=24, *, i="mild", f="mild", state=True, 
         if scale:
             made["scale"] = np.asarray(rng.uniform(0.2, 0.4))
         if state:
-            made["initial_state"] = (
-                rng.normal(size=(B, H, K, V)) + 0.3, rng.normal(size=(B, H, K)) - 0.1, rng.normal(size=(B, H)),
-            )  # fmt: skip
+            C, n, m = (rng.normal(size=(B, H, K, V)), rng.normal(size=(B, H, K)), rng.normal(size=(B, H)))
+            made["initial_state"] = (C + 0.3, n - 0.1, m)
         if ids is not None:
             made["segment_ids"] = np.asarray(ids, np.int32)
         return made

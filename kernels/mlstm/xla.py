@@ -21,7 +21,7 @@ def run(q, k, v, i, f, *, scale, initial_state, segment_ids):
     """See ``mlstm``."""
     dtype = state_dtype(q, k, v)
     g = jax.nn.log_sigmoid(f.astype(dtype))
-    xs = (q, k, v, i.astype(dtype), g, jnp.ones(v.shape[:2] + (1,), dtype))
+    xs = (q, k, v, i.astype(dtype), g, jnp.ones((*v.shape[:2], 1), dtype))
     return scan_chunks(_chunk, chunk_length(v.shape[1]), jnp.asarray(scale, dtype), initial_state, xs, segment_ids)
 
 
