@@ -7,13 +7,35 @@ from .gated_deltanet import gated_deltanet
 from .gated_deltanet_hybrid import gated_deltanet_hybrid
 from .gla import gla
 from .griffin import griffin
+from .gru import gru
+from .hgrn import hgrn
+from .lstm import lstm
 from .mamba2 import mamba2
 from .min_gru import min_gru
+from .min_lstm import min_lstm
+from .qrnn import qrnn
 from .transformer import transformer
+from .xlstm import xlstm_1_0, xlstm_7_1
 
 ARCHS: dict[str, Arch] = {
     arch.name: arch
-    for arch in (transformer, mamba2, gla, deltanet, gated_deltanet, gated_deltanet_hybrid, griffin, min_gru)
+    for arch in (
+        transformer,
+        mamba2,
+        gla,
+        deltanet,
+        gated_deltanet,
+        gated_deltanet_hybrid,
+        griffin,
+        min_gru,
+        min_lstm,
+        lstm,
+        gru,
+        qrnn,
+        hgrn,
+        xlstm_1_0,
+        xlstm_7_1,
+    )
 }
 
 

@@ -1,4 +1,4 @@
-"""Linear scan: the diagonal recurrence of RG-LRU (Griffin), HGRN, minGRU, minLSTM and QRNN.
+"""Linear scan: the diagonal recurrence of RG-LRU (Griffin), HGRN, minGRU, minLSTM and QRNN; complex: of LRU and S5.
 
     h_t = a_t h_{t-1} + x_t        y_t = h_t
 
@@ -8,7 +8,7 @@ Everything is elementwise over the D channels; with ``reverse=True`` it runs fro
 from typing import Any
 
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Inexact, Int
 
 from .. import checks, dispatch
 
@@ -19,6 +19,8 @@ def prepare(a, x, *, initial_state=None, segment_ids=None, reverse=False) -> dic
     checks.expect("linear_scan", "x", x, "B T D", sizes)
     checks.expect("linear_scan", "a", a, "B T D", sizes)
     dtype = checks.state_dtype(a, x)
+    if jnp.issubdtype(dtype, jnp.complexfloating):
+        a, x = a.astype(dtype), x.astype(dtype)
     if initial_state is None:
         initial_state = jnp.zeros((sizes["B"], sizes["D"]), dtype)
     checks.expect("linear_scan", "initial_state", initial_state, "B D", sizes)
@@ -31,19 +33,20 @@ def prepare(a, x, *, initial_state=None, segment_ids=None, reverse=False) -> dic
 
 
 def linear_scan(
-    a: Float[Array, "B T D"],
-    x: Float[Array, "B T D"],
+    a: Inexact[Array, "B T D"],
+    x: Inexact[Array, "B T D"],
     *,
-    initial_state: Float[Array, "B D"] | None = None,
+    initial_state: Inexact[Array, "B D"] | None = None,
     segment_ids: Int[Array, "B T"] | None = None,
     reverse: bool = False,
     impl: str = "auto",
-) -> tuple[Float[Array, "B T D"], Float[Array, "B D"]]:
+) -> tuple[Inexact[Array, "B T D"], Inexact[Array, "B D"]]:
     """Linear scan over time, elementwise: ``h_t = a_t h_{t-1} + x_t``, ``y_t = h_t``.
 
     Args:
-      a: decay factors (not their logarithms), ``[B, T, D]``.
-      x: inputs ``[B, T, D]``.
+      a: decay factors (not their logarithms), ``[B, T, D]``, real or complex.
+      x: inputs ``[B, T, D]``, real or complex. Where one of a and x is complex, so are all results; a gradient for a
+        complex input is JAX's, the conjugate of what descends.
       initial_state: h_0, ``[B, D]``; zeros if None. It enters at the left, with ``reverse`` at the right.
       segment_ids: packed documents, ``[B, T]``; the state resets where the id changes (with ``reverse``: where it
         differs from the next one), a negative id is padding.
@@ -51,7 +54,7 @@ def linear_scan(
       impl: ``"auto"``, ``"xla"`` or ``"reference"``.
 
     Returns:
-      The states ``[B, T, D]`` in x's dtype, and the state after the last token scanned, ``[B, D]``.
+      The states ``[B, T, D]`` in x's dtype (complex as said), and the state after the last token scanned, ``[B, D]``.
 
     Raises:
       ValueError: an argument has the wrong rank or width, or the named implementation cannot run it.

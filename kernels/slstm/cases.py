@@ -19,7 +19,7 @@ def canonical(state):
     return c / some, jnp.where(empty, 0, jax.lax.stop_gradient(m) + jnp.log(some)), h
 
 
-def inputs(B=2, T=37, H=3, D=5, *, i=0.0, f=1.0, state=True, ids=None):
+def inputs(B=2, T=37, H=3, D=5, *, i: float | None = 0.0, f: float | None = 1.0, state=True, ids=None):
     """Arguments of slstm; ``i`` and ``f`` are added to their gates, None: 90 or -90 to either sign."""
 
     def make(rng: np.random.Generator) -> Arrays:
