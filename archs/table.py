@@ -15,7 +15,7 @@ from .min_gru import min_gru
 from .min_lstm import min_lstm
 from .qrnn import qrnn
 from .transformer import transformer
-from .xlstm import xlstm_1_0, xlstm_7_1
+from .xlstm import xlstm_1_0, xlstm_7_1, xlstm_large
 
 ARCHS: dict[str, Arch] = {
     arch.name: arch
@@ -35,6 +35,7 @@ ARCHS: dict[str, Arch] = {
         hgrn,
         xlstm_1_0,
         xlstm_7_1,
+        xlstm_large,
     )
 }
 

@@ -4,7 +4,15 @@ Sizes are the paper's: 24 or 48 blocks, 4 heads, 50,304 rows of the embedding, a
 every eighth block is sLSTM here. Its channel mixer stands in the pattern as a block, so that 48 blocks are 54.
 """
 
-from ..layers import FeedForwardConfig, GeluMLPConfig, MixerConfig, MLSTMConfig, SLSTMConfig
+from ..layers import (
+    FeedForwardConfig,
+    GeluMLPConfig,
+    MixerConfig,
+    MLSTMConfig,
+    MLSTMLargeConfig,
+    SLSTMConfig,
+    SwiGLUConfig,
+)
 from .arch import BYTES, Arch
 from .config import LMConfig
 
@@ -51,4 +59,19 @@ xlstm_7_1 = Arch(
         **{size: lm(50_304, dim, count, 7, 1) for size, (dim, count) in SIZES.items()},
     },
     published={"125m": 163_700_000, "350m": 408_400_000, "760m": 839_700_000, "1.3b": 1_420_100_000},
+)
+
+
+def large(vocab: int, dim: int, depth: int, heads: int, hidden: int) -> LMConfig:
+    """The trunk of xLSTM 7B."""
+    pattern, std = (MLSTMLargeConfig(heads=heads),), (0.4 / dim) ** 0.5
+    return LMConfig(vocab, dim, depth, pattern, SwiGLUConfig(hidden), tied=False, embed_std=std, soft_cap=30.0)
+
+
+xlstm_large = Arch(
+    name="xlstm_large",
+    paper="Beck et al. (2025), xLSTM 7B, arXiv 2503.13427",
+    sizes={"tiny": large(BYTES, 128, 5, 4, 320), "7b": large(50_304, 4096, 32, 8, 10_944)},
+    # The tensors of NX-AI/xLSTM-7b.
+    published={"7b": 6_865_424_896},
 )

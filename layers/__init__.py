@@ -14,6 +14,7 @@ from .min_gru import MinGRU, MinGRUConfig
 from .min_lstm import MinLSTM, MinLSTMConfig
 from .mlp import GeluMLP, GeluMLPConfig, SwiGLU, SwiGLUConfig
 from .mlstm import MLSTM, MLSTMConfig
+from .mlstm_large import MLSTMLarge, MLSTMLargeConfig
 from .qrnn import QRNN, QRNNConfig
 from .rg_lru import RGLRU, RGLRUConfig
 from .slstm import SLSTM, SLSTMConfig
@@ -46,6 +47,8 @@ __all__ = [
     "HGRNConfig",
     "LSTMConfig",
     "MLSTMConfig",
+    "MLSTMLarge",
+    "MLSTMLargeConfig",
     "Mamba2",
     "Mamba2Config",
     "MinGRU",

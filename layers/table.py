@@ -14,6 +14,7 @@ from .min_gru import MinGRUConfig
 from .min_lstm import MinLSTMConfig
 from .mlp import GeluMLPConfig, SwiGLUConfig
 from .mlstm import MLSTMConfig
+from .mlstm_large import MLSTMLargeConfig
 from .qrnn import QRNNConfig
 from .rg_lru import RGLRUConfig
 from .slstm import SLSTMConfig
@@ -31,6 +32,7 @@ MIXERS: dict[str, type[MixerConfig]] = {
     "min_gru": MinGRUConfig,
     "min_lstm": MinLSTMConfig,
     "mlstm": MLSTMConfig,
+    "mlstm_large": MLSTMLargeConfig,
     "qrnn": QRNNConfig,
     "rg_lru": RGLRUConfig,
     "slstm": SLSTMConfig,
