@@ -7,15 +7,20 @@ from .gated_deltanet import gated_deltanet
 from .gated_deltanet_hybrid import gated_deltanet_hybrid
 from .gla import gla
 from .griffin import griffin
+from .gru import gru
 from .h3 import h3
+from .hgrn import hgrn
 from .hyena import hyena
 from .jamba import jamba
 from .longhorn import longhorn
+from .lstm import lstm
 from .mamba import mamba
 from .mamba2 import mamba2
 from .mamba3 import mamba3
 from .mesa_net import mesa_net
 from .min_gru import min_gru
+from .min_lstm import min_lstm
+from .qrnn import qrnn
 from .samba import samba
 from .transformer import transformer
 from .ttt_linear import ttt_linear
@@ -29,15 +34,20 @@ ARCHS: dict[str, Arch] = {
         gated_deltanet_hybrid,
         gla,
         griffin,
+        gru,
         h3,
+        hgrn,
         hyena,
         jamba,
         longhorn,
+        lstm,
         mamba,
         mamba2,
         mamba3,
         mesa_net,
         min_gru,
+        min_lstm,
+        qrnn,
         samba,
         ttt_linear,
     )

@@ -17,7 +17,7 @@ DIM = 1024
 T = 2048
 """The sequence length at which operations and state are listed."""
 
-SOURCE = re.compile(r"(?P<authors>[A-Z][^()]*?) \((?P<year>\d{4})\).*?arXiv (?P<id>\d{4}\.\d{5})", re.DOTALL)
+SOURCE = re.compile(r"(?P<authors>[A-Z][^()]*?) \((?P<year>\d{4})\).*?arXiv (?P<id>\d{4}\.\d{4,5})", re.DOTALL)
 COLUMNS = ("", "paper", "parameters", "FLOPs/token", "state")
 
 

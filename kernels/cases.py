@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-Arrays = dict[str, np.ndarray]
+Arrays = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -19,17 +19,19 @@ class Case:
 
     name: str
     make: Callable[[np.random.Generator], Arrays]
-    """The array arguments of the public function, in float64 (``segment_ids`` integer)."""
+    """The array arguments of the public function, in float64 (``segment_ids`` integer); a state may be a tuple."""
     static: dict[str, Any] = field(default_factory=dict)
     """The arguments that are not arrays."""
     dtype: str = "float32"
-    """What the arrays are cast to, and what y has. Log-gates ``g`` stay float32 when this is bfloat16, real arrays when
-    it is complex64."""
+    """What the arrays are cast to, and what y has. Gates (``g``, ``i``, ``f``) stay float32 when this is bfloat16, real
+    arrays when it is complex64."""
     forward: float = 2e-6
     """The largest error of y and of the final state."""
     gradient: float = 1e-5
     """The largest error of a gradient."""
     gate_gradient: float | None = None
-    """The largest error of the gradient of ``g``, where it differs from ``gradient``."""
+    """The largest error of the gradient of a gate, where it differs from ``gradient``."""
+    canonical: Callable[[Any], Any] | None = None
+    """What of the final state is compared and takes a cotangent, where equal states may differ in representation."""
     slow: bool = False
     """Left to the full run of the tests."""

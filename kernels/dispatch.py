@@ -20,8 +20,10 @@ IMPLEMENTATIONS: dict[str, tuple[str, ...]] = {
     "linear_scan": ("xla", "reference"),
     "long_conv": ("xla", "reference"),
     "longhorn": ("xla", "reference"),
+    "mlstm": ("xla", "reference"),
     "selective_scan": ("xla", "reference"),
     "short_conv": ("xla", "reference"),
+    "slstm": ("xla", "reference"),
     "ttt_linear": ("xla", "reference"),
 }
 """What each op has. The order is auto's preference among those its platform allows."""

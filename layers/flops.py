@@ -39,6 +39,21 @@ def ttt_linear(heads: int, K: int) -> float:
     return heads * (12.0 * K * K + 27.0 * K)
 
 
+def mlstm(heads: int, K: int, V: int) -> float:
+    """As ``gla``, with the normaliser as one column more."""
+    return gla(heads, K, V + 1)
+
+
+def recurrent(heads: int, D: int, gates: int, arithmetic: int) -> float:
+    """The hidden state of a head through the matrix of each gate, and so many operations on each of its channels."""
+    return heads * (gates * projection(D, D) + arithmetic * D)
+
+
+def slstm(heads: int, D: int) -> float:
+    """Four gates with 4 sums; decay and unit, 3 operations; memory, normaliser and output, 6."""
+    return recurrent(heads, D, 4, 13)
+
+
 def linear_scan(channels: int) -> float:
     """One multiply-add a channel."""
     return 2.0 * channels

@@ -104,9 +104,15 @@ class MinGRU(Mixer):
     ) -> tuple[Float[Array, "B T D"], MinGRUCache]:
         """Runs the T next tokens from the cached state."""
         x, tail = self.conv(x, cache.tail, segment_ids)
-        z, u = self.update(x).astype(jnp.float32), self.candidate(x).astype(jnp.float32)
-        candidate = jnp.where(u >= 0, u + 0.5, jax.nn.sigmoid(u))
-        h, state = linear_scan(
-            jax.nn.sigmoid(-z), jax.nn.sigmoid(z) * candidate, initial_state=cache.state, segment_ids=segment_ids
-        )
+        h, state = linear_scan(*self.terms(x), initial_state=cache.state, segment_ids=segment_ids)
         return self.out(h), MinGRUCache(state, tail)
+
+    def terms(self, x: Float[Array, "B T C"]) -> tuple[Float[Array, "B T D"], Float[Array, "B T D"]]:
+        """What is kept of the state, and what is added to it."""
+        z = self.update(x).astype(jnp.float32)
+        return jax.nn.sigmoid(-z), jax.nn.sigmoid(z) * positive(self.candidate(x).astype(jnp.float32))
+
+
+def positive(u: Float[Array, "..."]) -> Float[Array, "..."]:
+    """``u + 1/2`` where u >= 0, else ``sigmoid(u)``."""
+    return jnp.where(u >= 0, u + 0.5, jax.nn.sigmoid(u))

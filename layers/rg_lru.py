@@ -14,7 +14,7 @@ from ..kernels import linear_scan
 from ..kernels.segments import segments
 from . import flops
 from .base import Mixer, MixerConfig
-from .parts import Keys, ShortConv, conv_bytes, conv_params, dense, head_count
+from .parts import Initializer, Keys, ShortConv, conv_bytes, conv_params, dense, head_count
 
 SHARPNESS = 8.0
 """c of the paper: the decay is ``exp(-c softplus(decay) r)``."""
@@ -78,12 +78,22 @@ class RGLRUCache(NamedTuple):
 
 
 class BlockDiagonal(nnx.Module):
-    """A projection by a block-diagonal matrix, with bias."""
+    """A projection by a block-diagonal matrix, with bias unless told otherwise; variance 1 / inputs is its default."""
 
-    def __init__(self, keys: Keys, name: str, heads: int, head_dim: int, *, dtype: DTypeLike):
-        init = jax.nn.initializers.variance_scaling(1.0, "fan_in", "normal", batch_axis=0)
+    def __init__(
+        self,
+        keys: Keys,
+        name: str,
+        heads: int,
+        head_dim: int,
+        *,
+        dtype: DTypeLike,
+        init: Initializer | None = None,
+        bias: bool = True,
+    ):
+        init = init or jax.nn.initializers.variance_scaling(1.0, "fan_in", "normal", batch_axis=0)
         self.kernel = nnx.Param(init(keys(f"{name}.kernel"), (heads, head_dim, head_dim), jnp.float32))
-        self.bias = nnx.Param(jnp.zeros((heads, head_dim), jnp.float32))
+        self.bias = nnx.Param(jnp.zeros((heads, head_dim), jnp.float32)) if bias else None
         self.dtype = dtype
 
     def __call__(self, x: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
@@ -91,7 +101,7 @@ class BlockDiagonal(nnx.Module):
         x = rearrange(x.astype(self.dtype), "B T (H K) -> B T H K", H=self.kernel.shape[0])
         kernel = self.kernel[...].astype(self.dtype)
         y = jnp.einsum("BTHK,HKV->BTHV", x, kernel).astype(jnp.float32)
-        return rearrange(y + self.bias[...], "B T H V -> B T (H V)")
+        return rearrange(y if self.bias is None else y + self.bias[...], "B T H V -> B T (H V)")
 
 
 class RGLRU(Mixer):

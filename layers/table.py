@@ -3,40 +3,58 @@
 from .attention import AttentionConfig
 from .base import ChannelMixerConfig, MixerConfig
 from .deltanet import DeltaNetConfig
+from .feed_forward import FeedForwardConfig
 from .gated_deltanet import GatedDeltaNetConfig
 from .gla import GLAConfig
+from .gru import GRUConfig
 from .h3 import H3Config
+from .hgrn import HGRNConfig
 from .hyena import HyenaConfig
 from .longhorn import LonghornConfig
 from .lru import LRUConfig
+from .lstm import LSTMConfig
 from .mamba import MambaConfig
 from .mamba2 import Mamba2Config
 from .mamba3 import Mamba3Config
 from .mesa_net import MesaNetConfig
 from .min_gru import MinGRUConfig
+from .min_lstm import MinLSTMConfig
 from .mlp import GeluMLPConfig, SwiGLUConfig
+from .mlstm import MLSTMConfig
+from .mlstm_large import MLSTMLargeConfig
+from .qrnn import QRNNConfig
 from .rg_lru import RGLRUConfig
 from .s4d import S4DConfig
 from .s5 import S5Config
+from .slstm import SLSTMConfig
 from .ttt_linear import TTTLinearConfig
 
 MIXERS: dict[str, type[MixerConfig]] = {
     "attention": AttentionConfig,
     "deltanet": DeltaNetConfig,
+    "feed_forward": FeedForwardConfig,
     "gated_deltanet": GatedDeltaNetConfig,
     "gla": GLAConfig,
+    "gru": GRUConfig,
     "h3": H3Config,
+    "hgrn": HGRNConfig,
     "hyena": HyenaConfig,
     "longhorn": LonghornConfig,
     "lru": LRUConfig,
+    "lstm": LSTMConfig,
     "mamba": MambaConfig,
     "mamba2": Mamba2Config,
     "mamba3": Mamba3Config,
     "mesa_net": MesaNetConfig,
     "min_gru": MinGRUConfig,
+    "min_lstm": MinLSTMConfig,
+    "mlstm": MLSTMConfig,
+    "mlstm_large": MLSTMLargeConfig,
+    "qrnn": QRNNConfig,
     "rg_lru": RGLRUConfig,
     "s4d": S4DConfig,
     "s5": S5Config,
+    "slstm": SLSTMConfig,
     "ttt_linear": TTTLinearConfig,
 }
 

@@ -36,6 +36,11 @@ def variants(name: str) -> dict[str, MixerConfig]:
     return {f"{name}-{variant}": small(MIXERS[name], **changes) for variant, changes in settings.items()}
 
 
+def tolerance(name: str) -> float:
+    """The largest error where an order of summation may differ: more for a mixer whose definition says why."""
+    return getattr(definitions.of(mixer_of(name)), "TOLERANCE", TOLERANCE)
+
+
 def mixer_of(name: str) -> str:
     """The mixer in the table of a name of ``CONFIGS``."""
     return name.split("-")[0]

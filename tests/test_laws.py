@@ -15,7 +15,22 @@ import pytest
 from flax import nnx
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxpr_flops import count
-from mixers import CONFIGS, DIM, SMALL, B, T, built, close, draw, each_default, every_mixer, merge, mixer_of, quick_jit
+from mixers import (
+    CONFIGS,
+    DIM,
+    SMALL,
+    B,
+    T,
+    built,
+    close,
+    draw,
+    each_default,
+    every_mixer,
+    merge,
+    mixer_of,
+    quick_jit,
+    tolerance,
+)
 from subquad.kernels import dispatch
 from subquad.layers import MixerConfig
 from subquad.layers.base import cache_bytes
@@ -210,7 +225,7 @@ def test_sharded_over_eight_devices_equals_one(name):
     rows = NamedSharding(mesh, PartitionSpec("data"))
     run = quick_jit(functools.partial(outputs_and_gradients, graph))
     got = run(jax.device_put(WEIGHTS, rows), jax.tree.map(spread, params), jax.device_put(X, rows))
-    close(got, whole(name)[1], f"{name}: sharded")
+    close(got, whole(name)[1], f"{name}: sharded", tolerance(name))
 
 
 def published(config: MixerConfig) -> MixerConfig:

@@ -30,6 +30,8 @@ RIGHT = {
         "scale": (H, K),
         "bias": (H, K),
     },
+    "mlstm": {"q": (B, T, Hk, K), "k": (B, T, Hk, K), "v": (B, T, H, V), "i": (B, T, H), "f": (B, T, H)},
+    "slstm": {"gates": (B, T, H, 4, D), "r": (H, 4, D, D)},
 }
 WRONG = [  # op, argument, its shape, what the message must expect
     ("delta_rule", "q", (B, T, K), "[B, T, Hk, K]"),
@@ -69,6 +71,11 @@ WRONG = [  # op, argument, its shape, what the message must expect
     ("selective_scan", "B", (B, T, D), "[B, T, N]"),
     ("selective_scan", "C", (B, T + 1, N), "[B, T, N]"),
     ("selective_scan", "initial_state", (B, N, D), "[B, D, N]"),
+    ("mlstm", "k", (B, T, H, K), "[B, T, Hk, K]"),
+    ("mlstm", "v", (B, T, 3, V), "a multiple of the 2 heads"),
+    ("mlstm", "i", (B, T, Hk), "[B, T, H]"),
+    ("mlstm", "f", (B, T, H, K), "[B, T, H]"),
+    ("mlstm", "segment_ids", (B, T + 1), "[B, T]"),
     ("short_conv", "x", (T, D), "[B, T, D]"),
     ("short_conv", "w", (D, W), "[W, D]"),
     ("short_conv", "w", (0, D), "W >= 1"),
@@ -85,6 +92,9 @@ WRONG = [  # op, argument, its shape, what the message must expect
     ("ttt_linear", "scale", (K,), "[H, K]"),
     ("ttt_linear", "bias", (H, V), "[H, K]"),
     ("ttt_linear", "segment_ids", (T,), "[B, T]"),
+    ("slstm", "gates", (B, T, H, 3, D), "[B, T, H, 4, D]"),
+    ("slstm", "r", (H, 4, D, D + 1), "[H, 4, D, D]"),
+    ("slstm", "segment_ids", (B,), "[B, T]"),
 ]
 
 

@@ -1,4 +1,4 @@
-"""gla and delta_rule against the ``chunked`` path of jax-linear-attention 0.1.0: forward and backward, float32.
+"""gla, delta_rule and mlstm against the ``chunked`` path of jax-linear-attention 0.1.0: forward and backward, float32.
 
 jax-linear-attention pins jax 0.11.2, so both run in an environment of their own, made outside the checkout:
 
@@ -21,7 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 from jla.ops import linear_attention  # pyright: ignore[reportMissingImports]
 
-from ...kernels import delta_rule, gla
+from ...kernels import delta_rule, gla, mlstm
 
 SHAPE = (2, 2048, 4, 64, 64)
 LENGTHS = (2048, 4096, 8192, 16384)
@@ -38,6 +38,8 @@ def make(T: int, vector: bool, seed: int = 0) -> dict[str, jax.Array]:
         "v": rng.normal(size=(B, T, H, V)),
         "g": -np.log1p(np.exp(-rng.normal(size=(B, T, H, K) if vector else (B, T, H)))) / 4,
         "beta": 1 / (1 + np.exp(-rng.normal(size=(B, T, H)))),
+        "i": rng.normal(size=(B, T, H)),
+        "f": rng.normal(size=(B, T, H)) + 3,
     }
     return {name: jnp.asarray(x, jnp.float32) for name, x in arrays.items()}
 
@@ -49,9 +51,17 @@ def ours(op: Callable, names: tuple[str, ...]) -> Callable:
 
 def theirs(kind: str, names: tuple[str, ...]) -> Callable:
     """Theirs: q, k and v by position."""
+    if kind == "mlstm":
+        return theirs_mlstm
     return lambda inputs: linear_attention(
         kind, *(inputs[name] for name in "qkv"), **{name: inputs[name] for name in names[3:]}, impl="chunked"
     )[0]
+
+
+def theirs_mlstm(inputs: dict[str, jax.Array]) -> jax.Array:
+    """Theirs takes the logarithm of the forget gate."""
+    gates = {"g": jax.nn.log_sigmoid(inputs["f"]), "i": inputs["i"]}
+    return linear_attention("mlstm", *(inputs[name] for name in "qkv"), **gates, impl="chunked")[0]
 
 
 OPS = {
@@ -59,6 +69,7 @@ OPS = {
     "gla, vector gate": (gla, "gla", ("q", "k", "v", "g"), True),
     "delta_rule, scalar gate": (delta_rule, "gated_deltanet", ("q", "k", "v", "g", "beta"), False),
     "delta_rule, vector gate": (delta_rule, "kda", ("q", "k", "v", "g", "beta"), True),
+    "mlstm": (mlstm, "mlstm", ("q", "k", "v", "i", "f"), False),
 }
 
 
@@ -88,12 +99,14 @@ def main() -> None:
     """Prints both tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeat", type=int, default=15, help="measurements of each program")
+    parser.add_argument("--only", default="", help="the ops whose name has this in it")
     parser.add_argument("--skip-bytes", action="store_true", help="leave out the temporary bytes by length")
     arguments = parser.parse_args()
     print(f"jax {jax.__version__} on {jax.default_backend()}, (B, T, H, K, V) = {SHAPE}, float32, forward and backward")
     print(f"{'op':26}{'ours s':>10}{'theirs s':>10}{'ratio':>8}{'max |dy|':>10}")
     ratios = []
-    for name, (op, kind, names, vector) in OPS.items():
+    ops = {name: row for name, row in OPS.items() if arguments.only in name}
+    for name, (op, kind, names, vector) in ops.items():
         inputs = make(SHAPE[1], vector)
         programs = [compiled(f, inputs, names) for f in (ours(op, names), theirs(kind, names))]
         used = ({name: inputs[name] for name in names}, inputs["v"])
@@ -109,7 +122,7 @@ def main() -> None:
         + "".join(f"{T:10}" for T in LENGTHS)
         + f"{'growth':>8}  (largest at a doubling)"
     )
-    for name, (op, _, names, vector) in OPS.items():
+    for name, (op, _, names, vector) in ops.items():
         sizes = []
         for T in LENGTHS:
             memory = compiled(ours(op, names), make(T, vector), names).memory_analysis()
