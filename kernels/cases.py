@@ -29,6 +29,6 @@ class Case:
     gradient: float = 1e-5
     """The largest error of a gradient."""
     gate_gradient: float | None = None
-    """The largest error of the gradient of ``g``, where it differs from ``gradient``."""
+    """The largest error of the gradient of a log-gate, where it differs from ``gradient``."""
     slow: bool = False
     """Left to the full run of the tests."""

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
+from jax import linear_transpose
 from jax.lax import Precision
 from jaxtyping import Array, Bool, Float
 
@@ -74,17 +75,26 @@ class VectorDecay(NamedTuple):
         scores = scores.reshape(*scores.shape[:3], C, C)
         return scores if self.pair is None else jnp.where(self.pair[:, None, None], scores, 0)
 
+    def weighted(self, weights: Float[Array, "B H C C"], y: Float[Array, "B H C K"]) -> Float[Array, "B H C K"]:
+        """``sum_j weights_ij y_jk decay_k(j to i)`` over j <= i: as a map of x, ``scores`` is this one's transpose."""
+        (x,) = linear_transpose(lambda x: self.scores(x[:, :, None], y), y)(weights[:, :, None])
+        return x
+
 
 def decays(
-    g: Float[Array, "B H C"] | Float[Array, "B H C K"] | None, C: int, links: Links | None
+    g: Float[Array, "B H C"] | Float[Array, "B H C K"] | None, C: int, links: Links | None, *, undecayed: bool = False
 ) -> ScalarDecay | VectorDecay:
-    """The decays of one chunk of C tokens, whose log-gates are g; None stands for zeros."""
+    """The decays of one chunk of C tokens, whose log-gates are g; None stands for zeros.
+
+    ``undecayed`` is for a state read before a token's own gate and write: ``scores`` and ``enter`` then take the decay
+    up to the token before i, and only j < i; ``leave`` and ``through`` stay.
+    """
     if g is None:
         g = jnp.zeros((1, 1, C))
-    return scalar_decays(g, links) if g.ndim == 3 else vector_decays(g, links)
+    return scalar_decays(g, links, undecayed) if g.ndim == 3 else vector_decays(g, links, undecayed)
 
 
-def scalar_decays(g: Float[Array, "B H C"], links: Links | None) -> ScalarDecay:
+def scalar_decays(g: Float[Array, "B H C"], links: Links | None, undecayed: bool = False) -> ScalarDecay:
     """Sums over all intervals: the gates after j, times the matrix that sums up to i; j = -1 is before the chunk."""
     C = g.shape[2]
     j, i = np.arange(-1, C)[:, None], np.arange(C)
@@ -93,21 +103,30 @@ def scalar_decays(g: Float[Array, "B H C"], links: Links | None) -> ScalarDecay:
     decay = jnp.where(j <= i, jnp.exp(sums), 0)
     within, enter = decay[:, :, 1:].swapaxes(2, 3), decay[:, :, 0, :, None]
     leave, through = decay[:, :, 1:, -1:], decay[:, :, :1, -1:]
+    if undecayed:
+        within, enter = _read_before(within, 0.0), _read_before(enter, 1.0)
     if links is not None:
         within = jnp.where(links.pair[:, None], within, 0)
         enter, leave, through = _cut(links, enter, leave, through)
     return ScalarDecay(within, enter, leave, through)
 
 
-def vector_decays(g: Float[Array, "B H C K"], links: Links | None) -> VectorDecay:
+def vector_decays(g: Float[Array, "B H C K"], links: Links | None, undecayed: bool = False) -> VectorDecay:
     """Sums over the intervals of every level of the dyadic split."""
-    sums = jnp.einsum("lij,bhjk->bhlik", _intervals(g.shape[2]).astype(g.dtype), g, precision=Precision.HIGHEST)
-    decay = jnp.exp(sums)
+    intervals = _intervals(g.shape[2], undecayed).astype(g.dtype)
+    decay = jnp.exp(jnp.einsum("lij,bhjk->bhlik", intervals, g, precision=Precision.HIGHEST))
     levels, enter, leave = decay[:, :, :-2], decay[:, :, -2], decay[:, :, -1]
     through = enter[:, :, -1, :, None]
+    if undecayed:
+        levels, enter = levels.at[:, :, 0].set(0), _read_before(enter, 1.0)
     if links is not None:
         enter, leave, through = _cut(links, enter, leave, through)
     return VectorDecay(levels, None if links is None else links.pair, enter, leave, through)
+
+
+def _read_before(x: Float[Array, "B H C A"], first: float) -> Float[Array, "B H C A"]:
+    """At token i what x holds at the token before, and ``first`` at the chunk's first."""
+    return jnp.pad(x[:, :, :-1], ((0, 0), (0, 0), (1, 0), (0, 0)), constant_values=first)
 
 
 def _cut(links: Links, enter, leave, through):
@@ -120,14 +139,17 @@ def _cut(links: Links, enter, leave, through):
 
 
 @cache
-def _intervals(C: int) -> np.ndarray:
-    """Whose gates add up at token i: for the empty level, each block size, the entering and the leaving state."""
+def _intervals(C: int, undecayed: bool = False) -> np.ndarray:
+    """Whose gates add up at token i: for the empty level, each block size, the entering and the leaving state.
+
+    Where the state is read ``undecayed``, token i's own gate counts in no block's right half.
+    """
     i = np.arange(C)
     ends = [(i, i)]
     for level in range(C.bit_length() - 1):
         middle = (i >> (level + 1) << (level + 1)) + (1 << level)
         right = i >= middle
-        ends.append((np.where(right, middle, i + 1), np.where(right, i + 1, middle)))
+        ends.append((np.where(right, middle, i + 1), np.where(right, i + 1 - undecayed, middle)))
     ends += [(0 * i, i + 1), (i + 1, 0 * i + C)]
     return np.stack([(start[:, None] <= i) & (i < stop[:, None]) for start, stop in ends])
 
