@@ -9,11 +9,24 @@ from .gla import gla
 from .griffin import griffin
 from .mamba2 import mamba2
 from .min_gru import min_gru
+from .minimax import minimax
+from .retnet import retnet
 from .transformer import transformer
 
 ARCHS: dict[str, Arch] = {
     arch.name: arch
-    for arch in (transformer, mamba2, gla, deltanet, gated_deltanet, gated_deltanet_hybrid, griffin, min_gru)
+    for arch in (
+        transformer,
+        retnet,
+        minimax,
+        mamba2,
+        gla,
+        deltanet,
+        gated_deltanet,
+        gated_deltanet_hybrid,
+        griffin,
+        min_gru,
+    )
 }
 
 

@@ -5,9 +5,11 @@ from .base import ChannelMixerConfig, Mixer, MixerConfig
 from .deltanet import DeltaNet, DeltaNetConfig
 from .gated_deltanet import GatedDeltaNet, GatedDeltaNetConfig
 from .gla import GLA, GLAConfig
+from .lightning import Lightning, LightningConfig
 from .mamba2 import Mamba2, Mamba2Config
 from .min_gru import MinGRU, MinGRUConfig
 from .mlp import GeluMLP, GeluMLPConfig, SwiGLU, SwiGLUConfig
+from .retnet import RetNet, RetNetConfig
 from .rg_lru import RGLRU, RGLRUConfig
 from .table import CHANNEL_MIXERS, MIXERS
 
@@ -26,6 +28,8 @@ __all__ = [
     "GatedDeltaNetConfig",
     "GeluMLP",
     "GeluMLPConfig",
+    "Lightning",
+    "LightningConfig",
     "Mamba2",
     "Mamba2Config",
     "MinGRU",
@@ -33,6 +37,8 @@ __all__ = [
     "Mixer",
     "MixerConfig",
     "RGLRUConfig",
+    "RetNet",
+    "RetNetConfig",
     "SwiGLU",
     "SwiGLUConfig",
 ]

@@ -5,9 +5,11 @@ from .base import ChannelMixerConfig, MixerConfig
 from .deltanet import DeltaNetConfig
 from .gated_deltanet import GatedDeltaNetConfig
 from .gla import GLAConfig
+from .lightning import LightningConfig
 from .mamba2 import Mamba2Config
 from .min_gru import MinGRUConfig
 from .mlp import GeluMLPConfig, SwiGLUConfig
+from .retnet import RetNetConfig
 from .rg_lru import RGLRUConfig
 
 MIXERS: dict[str, type[MixerConfig]] = {
@@ -15,8 +17,10 @@ MIXERS: dict[str, type[MixerConfig]] = {
     "deltanet": DeltaNetConfig,
     "gated_deltanet": GatedDeltaNetConfig,
     "gla": GLAConfig,
+    "lightning": LightningConfig,
     "mamba2": Mamba2Config,
     "min_gru": MinGRUConfig,
+    "retnet": RetNetConfig,
     "rg_lru": RGLRUConfig,
 }
 
