@@ -117,7 +117,7 @@ def vector_decays(g: Float[Array, "B H C K"], links: Links | None, undecayed: bo
     decay = jnp.exp(jnp.einsum("lij,bhjk->bhlik", intervals, g, precision=Precision.HIGHEST))
     levels, enter, leave = decay[:, :, :-2], decay[:, :, -2], decay[:, :, -1]
     through = enter[:, :, -1, :, None]
-    if undecayed:
+    if undecayed:  # no token meets itself, at the empty level
         levels, enter = levels.at[:, :, 0].set(0), _read_before(enter, 1.0)
     if links is not None:
         enter, leave, through = _cut(links, enter, leave, through)
