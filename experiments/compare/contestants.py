@@ -64,6 +64,8 @@ def base(arch: str, size: str = "tiny") -> LMConfig:
             return model
         if part != "conv":
             raise UserError(f"{arch!r}: write {name}+conv to add a short convolution, {name}-conv to remove it")
+        if not all(hasattr(mixer, "short_conv") for mixer in model.pattern):
+            raise UserError(f"{arch!r}: {name} has no short convolution to add or to remove")
         width = SHORT_CONV if sign == "+" else 0
         return replace(model, pattern=tuple(replace(mixer, short_conv=width) for mixer in model.pattern))
     found = value(arch)
