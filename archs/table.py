@@ -1,6 +1,7 @@
 """The table of architectures: a line here earns one the tests of ``test_archs.py`` and a row of ``subquad list``."""
 
 from .arch import Arch, unknown
+from .based import based
 from .config import LMConfig
 from .deltanet import deltanet
 from .gated_deltanet import gated_deltanet
@@ -8,10 +9,13 @@ from .gated_deltanet_hybrid import gated_deltanet_hybrid
 from .gla import gla
 from .griffin import griffin
 from .gru import gru
+from .gsa import gsa
 from .h3 import h3
 from .hgrn import hgrn
+from .hgrn2 import hgrn2
 from .hyena import hyena
 from .jamba import jamba
+from .linear_attention import linear_attention
 from .longhorn import longhorn
 from .lstm import lstm
 from .mamba import mamba
@@ -20,7 +24,10 @@ from .mamba3 import mamba3
 from .mesa_net import mesa_net
 from .min_gru import min_gru
 from .min_lstm import min_lstm
+from .minimax import minimax
 from .qrnn import qrnn
+from .retnet import retnet
+from .rwkv6 import rwkv6
 from .samba import samba
 from .transformer import transformer
 from .ttt_linear import ttt_linear
@@ -29,16 +36,20 @@ ARCHS: dict[str, Arch] = {
     arch.name: arch
     for arch in (
         transformer,
+        based,
         deltanet,
         gated_deltanet,
         gated_deltanet_hybrid,
         gla,
         griffin,
         gru,
+        gsa,
         h3,
         hgrn,
+        hgrn2,
         hyena,
         jamba,
+        linear_attention,
         longhorn,
         lstm,
         mamba,
@@ -47,7 +58,10 @@ ARCHS: dict[str, Arch] = {
         mesa_net,
         min_gru,
         min_lstm,
+        minimax,
         qrnn,
+        retnet,
+        rwkv6,
         samba,
         ttt_linear,
     )

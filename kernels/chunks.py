@@ -131,6 +131,9 @@ def scan_whole_chunks(step, C, params, state, xs, links):
 def _states(step, C, params, state, xs, links):
     """Runs the forward pass: ``y``, the last state, and the states that enter the chunks, ``[N, ...]`` each."""
     N = jax.tree.leaves(xs)[0].shape[1] // C
+    # A state of zeros must not look like a constant. XLA's CPU compiler would fold it into the only chunk of a short
+    # sequence, and some of the kernels that it fuses products with broadcasts into read memory nobody wrote.
+    state = lax.optimization_barrier(state)
     y = jax.eval_shape(step, params, state, *_take((xs, links), 0, C))[1]
     y = lax.empty((y.shape[0], N * C, *y.shape[2:]), y.dtype)
     entering = jax.tree.map(lambda s: lax.empty((N, *s.shape), s.dtype), state)
@@ -156,6 +159,7 @@ def _forward(step, C, params, state, xs, links):
 def _backward(step, C, residuals, cotangents):
     params, state, entering, xs, links = residuals
     dy, dstate = cotangents
+    dstate = lax.optimization_barrier(dstate)  # as in ``_forward``
     N = dy.shape[1] // C
     if entering is None:
         entering = _states(step, C, params, state, xs, links)[2]

@@ -2,14 +2,19 @@
 
 from .attention import Attention, AttentionConfig
 from .base import ChannelMixerConfig, Mixer, MixerConfig
+from .base_conv import BaseConv, BaseConvConfig
 from .deltanet import DeltaNet, DeltaNetConfig
 from .feed_forward import FeedForward, FeedForwardConfig
 from .gated_deltanet import GatedDeltaNet, GatedDeltaNetConfig
 from .gla import GLA, GLAConfig
 from .gru import GRU, GRUConfig
+from .gsa import GSA, GSAConfig
 from .h3 import H3, H3Config
 from .hgrn import HGRN, HGRNConfig
+from .hgrn2 import HGRN2, HGRN2Config
 from .hyena import Hyena, HyenaConfig
+from .lightning import Lightning, LightningConfig
+from .linear_attention import LinearAttention, LinearAttentionConfig
 from .longhorn import Longhorn, LonghornConfig
 from .lru import LRU, LRUConfig
 from .lstm import LSTM, LSTMConfig
@@ -23,7 +28,10 @@ from .mlp import GeluMLP, GeluMLPConfig, SwiGLU, SwiGLUConfig
 from .mlstm import MLSTM, MLSTMConfig
 from .mlstm_large import MLSTMLarge, MLSTMLargeConfig
 from .qrnn import QRNN, QRNNConfig
+from .retnet import RetNet, RetNetConfig
 from .rg_lru import RGLRU, RGLRUConfig
+from .rwkv6 import RWKV6, RWKV6Config
+from .rwkv6_channel import RWKV6Channel, RWKV6ChannelConfig
 from .s4d import S4D, S4DConfig
 from .s5 import S5, S5Config
 from .slstm import SLSTM, SLSTMConfig
@@ -34,19 +42,24 @@ __all__ = [
     "CHANNEL_MIXERS",
     "GLA",
     "GRU",
+    "GSA",
     "H3",
     "HGRN",
+    "HGRN2",
     "LRU",
     "LSTM",
     "MIXERS",
     "MLSTM",
     "QRNN",
     "RGLRU",
+    "RWKV6",
     "S4D",
     "S5",
     "SLSTM",
     "Attention",
     "AttentionConfig",
+    "BaseConv",
+    "BaseConvConfig",
     "ChannelMixerConfig",
     "DeltaNet",
     "DeltaNetConfig",
@@ -54,16 +67,22 @@ __all__ = [
     "FeedForwardConfig",
     "GLAConfig",
     "GRUConfig",
+    "GSAConfig",
     "GatedDeltaNet",
     "GatedDeltaNetConfig",
     "GeluMLP",
     "GeluMLPConfig",
     "H3Config",
+    "HGRN2Config",
     "HGRNConfig",
     "Hyena",
     "HyenaConfig",
     "LRUConfig",
     "LSTMConfig",
+    "Lightning",
+    "LightningConfig",
+    "LinearAttention",
+    "LinearAttentionConfig",
     "Longhorn",
     "LonghornConfig",
     "MLSTMConfig",
@@ -85,6 +104,11 @@ __all__ = [
     "MixerConfig",
     "QRNNConfig",
     "RGLRUConfig",
+    "RWKV6Channel",
+    "RWKV6ChannelConfig",
+    "RWKV6Config",
+    "RetNet",
+    "RetNetConfig",
     "S4DConfig",
     "S5Config",
     "SLSTMConfig",

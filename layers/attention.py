@@ -176,6 +176,13 @@ def place(shape: tuple[int, ...], length: Int[Array, " B"], segment_ids: Int[Arr
     return Place(seg.number, jnp.maximum(position, 0), seg.valid)
 
 
+def advance(length: Int[Array, " B"], new: Place) -> Int[Array, " B"]:
+    """The length of the last document after the new tokens."""
+    last = new.document[:, -1:]
+    count = jnp.sum(new.valid & (new.document == last), axis=1, dtype=jnp.int32)
+    return jnp.where(last[:, 0] == 0, length, 0) + count
+
+
 def held(length: Int[Array, " B"], slots: int) -> Place:
     """What the slots hold after ``length`` tokens: slot s has the last position congruent to s."""
     last = length[:, None] - 1
@@ -199,9 +206,7 @@ def write(
 ) -> AttentionCache:
     """Stores the last document's newest tokens, each in its slot."""
     slots = cache.k.shape[1]
-    current = new.valid & (new.document == new.document[:, -1:])
-    count = jnp.sum(current, axis=1, dtype=jnp.int32)
-    length = jnp.where(new.document[:, -1] == 0, cache.length, 0) + count
+    current, length = new.valid & (new.document == new.document[:, -1:]), advance(cache.length, new)
     keep = current & (new.position >= length[:, None] - slots)  # one write a slot: a scatter has no order
     slot = jnp.where(keep, new.position % slots, slots)  # out of range: dropped
     row = jnp.arange(k.shape[0])[:, None]

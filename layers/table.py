@@ -2,14 +2,19 @@
 
 from .attention import AttentionConfig
 from .base import ChannelMixerConfig, MixerConfig
+from .base_conv import BaseConvConfig
 from .deltanet import DeltaNetConfig
 from .feed_forward import FeedForwardConfig
 from .gated_deltanet import GatedDeltaNetConfig
 from .gla import GLAConfig
 from .gru import GRUConfig
+from .gsa import GSAConfig
 from .h3 import H3Config
 from .hgrn import HGRNConfig
+from .hgrn2 import HGRN2Config
 from .hyena import HyenaConfig
+from .lightning import LightningConfig
+from .linear_attention import LinearAttentionConfig
 from .longhorn import LonghornConfig
 from .lru import LRUConfig
 from .lstm import LSTMConfig
@@ -23,7 +28,10 @@ from .mlp import GeluMLPConfig, SwiGLUConfig
 from .mlstm import MLSTMConfig
 from .mlstm_large import MLSTMLargeConfig
 from .qrnn import QRNNConfig
+from .retnet import RetNetConfig
 from .rg_lru import RGLRUConfig
+from .rwkv6 import RWKV6Config
+from .rwkv6_channel import RWKV6ChannelConfig
 from .s4d import S4DConfig
 from .s5 import S5Config
 from .slstm import SLSTMConfig
@@ -31,14 +39,19 @@ from .ttt_linear import TTTLinearConfig
 
 MIXERS: dict[str, type[MixerConfig]] = {
     "attention": AttentionConfig,
+    "base_conv": BaseConvConfig,
     "deltanet": DeltaNetConfig,
     "feed_forward": FeedForwardConfig,
     "gated_deltanet": GatedDeltaNetConfig,
     "gla": GLAConfig,
     "gru": GRUConfig,
+    "gsa": GSAConfig,
     "h3": H3Config,
     "hgrn": HGRNConfig,
+    "hgrn2": HGRN2Config,
     "hyena": HyenaConfig,
+    "lightning": LightningConfig,
+    "linear_attention": LinearAttentionConfig,
     "longhorn": LonghornConfig,
     "lru": LRUConfig,
     "lstm": LSTMConfig,
@@ -51,7 +64,10 @@ MIXERS: dict[str, type[MixerConfig]] = {
     "mlstm": MLSTMConfig,
     "mlstm_large": MLSTMLargeConfig,
     "qrnn": QRNNConfig,
+    "retnet": RetNetConfig,
     "rg_lru": RGLRUConfig,
+    "rwkv6": RWKV6Config,
+    "rwkv6_channel": RWKV6ChannelConfig,
     "s4d": S4DConfig,
     "s5": S5Config,
     "slstm": SLSTMConfig,

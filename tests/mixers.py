@@ -13,7 +13,7 @@ from flax import nnx
 from subquad.layers import MIXERS, MixerConfig
 
 B, T = 2, 19
-SMALL = {"head_dim": 16, "state_dim": 8, "gate_rank": 4, "frequency": 1.0}
+SMALL = {"head_dim": 16, "state_dim": 8, "gate_rank": 4, "slots": 8, "frequency": 1.0}
 TOLERANCE = 1e-5
 
 

@@ -4,7 +4,9 @@ import math
 
 import pytest
 from subquad.experiments.compare import plan, stats
+from subquad.experiments.compare.contestants import base
 from subquad.experiments.compare.plan import Trial
+from subquad.experiments.errors import UserError
 
 
 def test_t_interval_by_hand():
@@ -130,3 +132,8 @@ def test_the_plan_never_repeats_and_waits_for_selection():
 
 def test_selection_and_fresh_seeds_never_meet():
     assert not set(plan.selection_seeds(64)) & set(range(64))
+
+
+def test_an_architecture_without_a_short_convolution_gets_none():
+    with pytest.raises(UserError, match="rwkv6 has no short convolution to add"):
+        base("rwkv6+conv")

@@ -5,21 +5,27 @@ import types
 import definitions
 import jax
 import jax.numpy as jnp
+import jaxtyping
 import numpy as np
 import pytest
 from definitions.common import DIM, gelu, sigmoid, silu, softplus
 from flax import nnx
 from mixers import CONFIGS, built, close, draw, every_mixer, merge, mixer_of, quick_jit
+from subquad.archs import LM, LMConfig
 from subquad.layers import (
     CHANNEL_MIXERS,
     AttentionConfig,
     GatedDeltaNetConfig,
     GeluMLPConfig,
     GLAConfig,
+    HGRN2Config,
+    LightningConfig,
+    LinearAttentionConfig,
     LRUConfig,
     Mamba2Config,
     MambaConfig,
     RGLRUConfig,
+    RWKV6Config,
     S4DConfig,
     S5Config,
     SwiGLUConfig,
@@ -138,6 +144,31 @@ def test_recurrent_radius_starts_on_the_ring():
     assert 0.99 < radius.max() < 0.9991, radius.max()
 
 
+def test_rwkv6_starts_as_its_code_does():
+    D, layer, depth = 48, 2, 4
+    mixer = RWKV6Config(head_dim=16).build(D, layer=layer, depth=depth, rngs=nnx.Rngs(3))
+    rise, fall, n = layer / (depth - 1), 1 - layer / depth, np.arange(D)
+    steep, gentle = 1 - (n / D) ** fall, 1 - (n / D) ** (fall / 2)
+    close(mixer.mix_x[...], steep, "the mixture of the mixtures")
+    close(mixer.mix[...], np.stack([steep, steep, steep - 0.3 * rise, gentle, gentle]), "the mixtures")
+    close(mixer.decay[...], -6 + 5 * (n / (D - 1)) ** (0.7 + 1.3 * rise), "the decays")
+    bonus = rise * (1 - n / (D - 1)) + 0.1 * ((n + 1) % 3 - 1)
+    close(mixer.bonus[...], bonus.reshape(3, 16), "the bonus")
+    close(mixer.norm.scale[...], np.full(D, (3 / 4) ** 0.7), "the norm's scale")
+
+
+@pytest.mark.parametrize(
+    ("config", "constant", "expected"),
+    [
+        (LightningConfig(heads=2, head_dim=4), "decay", [[-(2.0**-4), -(2.0**-8)] * np.array(f) for f in (1, 0.5, 0)]),
+        (HGRN2Config(heads=2, head_dim=4), "bound", [0, 1 / 3, 2 / 3]),
+    ],
+)
+def test_what_differs_by_layer_does_so_in_the_scanned_trunk(config, constant, expected):
+    lm = LM(LMConfig(vocab=5, dim=8, depth=3, pattern=(config,)), rngs=nnx.Rngs(0))
+    np.testing.assert_allclose(getattr(lm.periods[0].mixer, constant)[...], expected, atol=2e-5)
+
+
 def test_a_parameter_more_changes_no_other_draw():
     plain, convolving = (
         dict(jax.tree.leaves_with_path(nnx.to_pure_dict(nnx.state(config.build(DIM, rngs=nnx.Rngs(5))))))
@@ -164,3 +195,9 @@ def test_the_root_has_a_bounded_gradient():
 def test_heads_that_do_not_divide_are_refused(config, message):
     with pytest.raises(ValueError, match=message):
         config.build(DIM, rngs=nnx.Rngs(0))
+
+
+def test_unknown_features_are_refused(monkeypatch):
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # which would speak first
+    with pytest.raises(ValueError, match="no features='relu'; choose elu, taylor or square"):
+        LinearAttentionConfig(features="relu")  # pyright: ignore[reportArgumentType]

@@ -15,7 +15,7 @@ from subquad import kernels
 from subquad.kernels import dispatch
 from subquad.kernels.cases import Case
 
-GATES = {"g", "i", "f"}  # float32 even where the other inputs are bfloat16
+GATES = {"g", "gv", "i", "f"}  # float32 even where the other inputs are bfloat16
 SMALL = 1e-3  # an array of smaller root mean square is compared on this scale, since it may be zero exactly
 
 CASES = {op: dispatch.load(op, "cases").CASES for op in dispatch.IMPLEMENTATIONS}
@@ -106,6 +106,32 @@ def test_implementation_agrees_with_the_definition(op, impl, case):
     found = jax.jit(everything(op, impl, case))(inputs, cotangents)
     assert found["y"].dtype == np.dtype(case.dtype), f"{op} by {impl}: y is {found['y'].dtype}, expected {case.dtype}"
     check(op, impl, case, found, definition(op, case, inputs, cotangents))
+
+
+def poison() -> None:
+    """Leaves NaN in memory that is free to be used again, so that a read of what nobody wrote shows."""
+    filled = [np.full(1 << size, np.nan, np.float32) for size in range(10, 19, 2) for _ in range(8)]
+    del filled
+
+
+@pytest.mark.parametrize("what", ["g", "gv", "bonus"])
+@pytest.mark.parametrize(("batch", "width"), [(1, 32), (2, 64)])
+def test_a_short_sequence_from_no_state_reads_only_what_was_written(what, batch, width):
+    """XLA's CPU compiler once folded the zero state into a kernel that read beyond it; see ``chunks``."""
+    rng = np.random.default_rng(0)
+    q, k, v, gate = rng.normal(size=(4, batch, 23, 4, width)).astype(np.float32)
+    gate = -np.exp(gate - 3)
+    gates = {"bonus": {"g": gate, "bonus": q[0, 0]}}.get(what, {what: gate})
+
+    def run(impl):
+        op = lambda q, k, v, gates: kernels.gla(q, k, v, **gates, impl=impl)[0]  # noqa: E731
+        return jax.jit(op).lower(q, k, v, gates).compile()
+
+    want, compiled = run("reference")(q, k, v, gates), run("xla")
+    poison()
+    got = compiled(q, k, v, gates)
+    error = np.linalg.norm(got - want) / np.linalg.norm(want)
+    assert error < 2e-6, f"gla with {what}: {error}"
 
 
 @pytest.mark.parametrize("op", dispatch.IMPLEMENTATIONS)

@@ -53,6 +53,8 @@ WRONG = [  # op, argument, its shape, what the message must expect
     ("gla", "g", (K,), "[H]"),
     ("gla", "g", (B, H), "[B, T, H]"),
     ("gla", "g", (B, T, H, V), "K=8"),
+    ("gla", "gv", (B, T, H, K), "V=3"),
+    ("gla", "bonus", (Hk, K), "H=4"),
     ("gla", "initial_state", (B, H, K), "[B, H, K, V]"),
     ("gla", "segment_ids", (T,), "[B, T]"),
     ("linear_scan", "a", (B, T, D + 1), "[B, T, D]"),
@@ -151,3 +153,9 @@ def test_explain_refuses_what_the_op_refuses(op):
     name, shape = next(iter(RIGHT[op].items()))
     with pytest.raises(ValueError, match=f"{op}: .* expected"):
         kernels.explain(op, **arguments(op, **{name: shape[1:]}))
+
+
+@pytest.mark.parametrize(("name", "shape"), [("g", (B, T, H)), ("bonus", (H, K))])
+def test_gates_of_both_axes_are_refused(name, shape):
+    with pytest.raises(ValueError, match=f"gla: gv excludes {name}; give one of them"):
+        kernels.gla(**arguments("gla", gv=(B, T, H, V), **{name: shape}))

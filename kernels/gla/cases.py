@@ -21,15 +21,20 @@ def gate_shape(rank: str, B: int, T: int, H: int, Hk: int, K: int) -> tuple[int,
 
 
 def inputs(
-    B=2, T=70, H=4, Hk=2, K=16, V=24, *, rank=None, gate=None, state=True, scale=False, zero_key=False, ids=None
-):
-    """Arguments of gla; ``rank`` names the axes of g, ``gate`` its kind."""
+    B=2, T=70, H=4, Hk=2, K=16, V=24, *, rank=None, gate=None, values=False, bonus=False, state=True, scale=False,
+    zero_key=False, ids=None,
+):  # fmt: skip
+    """Arguments of gla; ``rank`` names the axes of g, ``gate`` its kind, ``values`` decays the value axis instead."""
 
     def make(rng: np.random.Generator) -> Arrays:
         q, k = rng.normal(size=(2, B, T, Hk, K)) + 0.1
         made = Arrays(q=q, k=0 * k if zero_key else k, v=rng.normal(size=(B, T, H, V)) - 0.2)
         if rank is not None:
             made["g"] = gates(rng, gate, gate_shape(rank, B, T, H, Hk, K))
+        if values:
+            made["gv"] = gates(rng, gate, (B, T, H, V))
+        if bonus:
+            made["bonus"] = rng.normal(size=(H, K)) + 0.5
         if scale:
             made["scale"] = np.asarray(rng.uniform(0.2, 0.4))
         if state:
@@ -69,7 +74,23 @@ CASES = (
     Case("zero key", inputs(T=37, rank="BTH", zero_key=True)),
     BFLOAT16("bfloat16", inputs(rank="BTH", ids=PADDED)),
     BFLOAT16("bfloat16, vector gate", inputs(rank="BTHK", ids=PACKED)),
+    Case("value gate", inputs(T=37, values=True)),
+    Case("half strong value gate", inputs(T=70, V=8, values=True, gate="half strong", ids=PADDED)),
+    Case("strong value gate", inputs(T=3, values=True, gate="strong", scale=True)),
+    Case("value gate, part of a chunk", inputs(T=23, Hk=4, K=32, V=32, values=True, state=False)),
+    Case("one token, value gate", inputs(T=1, values=True, state=False)),
+    BFLOAT16("bfloat16, value gate", inputs(values=True, ids=PACKED)),
+    Case("bonus", inputs(T=37, rank="BTHK", bonus=True)),
+    Case("half strong bonus", inputs(rank="BTHK", gate="half strong", bonus=True, ids=PADDED)),
+    Case("strong bonus", inputs(T=3, rank="BTHkK", gate="strong", bonus=True, scale=True)),
+    Case("one token, bonus", inputs(T=1, rank="BTHK", bonus=True)),
+    Case("bonus, scalar gate", inputs(rank="BTH", gate="half strong", bonus=True, ids=PACKED)),
+    Case("bonus, part of a chunk", inputs(T=23, Hk=4, K=32, V=32, rank="BTHK", bonus=True, state=False)),
+    Case("bonus, no gate", inputs(T=37, bonus=True, state=False)),
+    BFLOAT16("bfloat16, bonus", inputs(rank="BTHK", bonus=True, ids=PACKED)),
     Case("wide", inputs(B=1, T=100, H=2, Hk=1, K=256, V=16, rank="BTHK"), slow=True),
     Case("long", inputs(B=1, T=1025, H=2, Hk=2, K=64, V=64, rank="BTH"), slow=True),
     Case("long, vector gate", inputs(B=1, T=1025, H=2, Hk=2, K=64, V=64, rank="BTHK"), slow=True),
+    Case("long, value gate", inputs(B=1, T=1025, H=2, Hk=2, K=64, V=64, values=True), slow=True),
+    Case("long, bonus", inputs(B=1, T=1025, H=2, Hk=2, K=64, V=64, rank="BTHK", bonus=True), slow=True),
 )

@@ -6,7 +6,7 @@ from einops import rearrange
 
 from ..checks import state_dtype
 from ..chunks import head_first, matmul_precision, scan_groups
-from ..decay import decays
+from ..decay import Undecayed, decays, vector_decays
 
 
 def unsupported(**_) -> str | None:
@@ -15,29 +15,54 @@ def unsupported(**_) -> str | None:
 
 
 @jax.jit
-def run(q, k, v, g, *, scale, initial_state, segment_ids):
+def run(q, k, v, g, *, gv, bonus, scale, initial_state, segment_ids):
     """See ``gla``."""
     if g is not None and g.ndim == 1:
         g = jnp.broadcast_to(g, v.shape[:3])
-    scale = jnp.asarray(scale, state_dtype(q, k, v))
-    xs = (q, k, v, g)
-    if g is not None and g.ndim == 4:
-        return scan_groups(_vector_chunks, scale, initial_state, xs, segment_ids)
+    dtype = state_dtype(q, k, v)
+    scale = jnp.asarray(scale, dtype)
+    if gv is not None:
+        return scan_groups(_value_chunks, scale, initial_state, (q, k, v, gv), segment_ids)
+    if bonus is not None or (g is not None and g.ndim == 4):
+        params = (scale, None if bonus is None else bonus.astype(dtype))
+        return scan_groups(_key_chunks, params, initial_state, (q, k, v, g), segment_ids)
     # One gate a head scales values as well as keys: the value heads of a key head then share its products.
     state = rearrange(initial_state, "B (Hk R) K V -> B Hk K (R V)", Hk=q.shape[2])
-    y, state = scan_groups(_scalar_chunks, scale, state, xs, segment_ids)
+    y, state = scan_groups(_scalar_chunks, scale, state, (q, k, v, g), segment_ids)
     return y, rearrange(state, "B Hk K (R V) -> B (Hk R) K V", V=v.shape[3])
 
 
-def _vector_chunks(scale, S, x, links):
-    """``o = (q k^T * decay) v + (decay q) S`` and ``S = decay S + (decay k)^T v``."""
+def _key_chunks(params, S, x, links):
+    """``o = (q k^T * decay) v + (decay q) S`` and ``S = decay S + (decay k)^T v``.
+
+    With a bonus the decays of a read end at the token before, and the diagonal is ``q^T Diag(bonus) k``.
+    """
+    scale, bonus = params
     dtype = x[2].dtype
     q, k, v, g = head_first(x, S.shape[1], S.dtype, axis=3)
     with matmul_precision(dtype):
         decay = decays(g, k, links)
         q = scale * q
         S, entering = _pass_on(S, decay.through, (decay.leave * k).swapaxes(-1, -2) @ v)
-        y = decay.scores(q[..., None, :, :], k)[..., 0, :, :] @ v + (decay.enter * q) @ entering
+        scores = lambda q: decay.scores(q[..., None, :, :], k)[..., 0, :, :]  # noqa: E731
+        if bonus is None:
+            return S, (scores(q) @ v + (decay.enter * q) @ entering).astype(dtype)
+        before = Undecayed(decay, links)
+        own = jnp.sum(q * bonus[:, None, None] * k, axis=-1, keepdims=True)
+        y = before.back(scores(before.moved(q))) @ v + own * v + (before.enter * q) @ entering
+    return S, y.astype(dtype)
+
+
+def _value_chunks(scale, S, x, links):
+    """``o = sum_j (q k^T)_j decay_j v_j + decay (q S)`` and ``S = S decay + k^T (decay v)``: the decays on v's side."""
+    dtype = x[2].dtype
+    q, k, v, gv = head_first(x, S.shape[1], S.dtype, axis=3)
+    with matmul_precision(dtype):
+        decay = vector_decays(gv, links)
+        q = scale * q
+        through = decay.through.swapaxes(-1, -2)
+        S, entering = _pass_on(S, through, k.swapaxes(-1, -2) @ (decay.leave * v))
+        y = decay.weighted(q @ k.swapaxes(-1, -2), v) + decay.enter * (q @ entering)
     return S, y.astype(dtype)
 
 

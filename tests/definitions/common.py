@@ -28,6 +28,11 @@ def rms(x, scale):
     return x / np.sqrt(np.mean(x**2, -1, keepdims=True) + 1e-5) * scale
 
 
+def layer_normed(x, norm, eps=1e-5):
+    centred = x - x.mean(-1, keepdims=True)
+    return centred / np.sqrt(np.mean(centred**2, -1, keepdims=True) + eps) * norm.scale + norm.bias
+
+
 def unit(x):
     return x / np.sqrt(np.sum(x**2, -1, keepdims=True) + 1e-6)
 
