@@ -32,8 +32,9 @@ first segment and the returned state to the last. A negative id is padding: the 
 
 from .delta_rule import delta_rule
 from .dispatch import explain
+from .dplr import dplr
 from .gla import gla
 from .linear_scan import linear_scan
 from .short_conv import short_conv
 
-__all__ = ["delta_rule", "explain", "gla", "linear_scan", "short_conv"]
+__all__ = ["delta_rule", "dplr", "explain", "gla", "linear_scan", "short_conv"]

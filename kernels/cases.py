@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-Arrays = dict[str, np.ndarray]
+Arrays = dict[str, Any]
+"""NumPy arrays, or tuples of them, by the name of the argument."""
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from jaxtyping import Array, Bool, Float
 
 from .chunks import Links
 
-BASE = 16
+BASE = 8
 """Per-channel decays are built in blocks of this many tokens by masks, above it from halves."""
 
 
@@ -43,8 +43,10 @@ class VectorDecay(NamedTuple):
     product of those from j to the middle and from the middle to i, which scale the two factors of one matrix product.
     """
 
-    levels: Float[Array, "B H L C K"]
-    """For each block size: to token i from its block's middle, or from token j to it."""
+    low: Float[Array, "B H L C K"]
+    """For each block size up to ``BASE``: to token i from its block's middle, or from token j to it."""
+    high: tuple[Float[Array, "B H C K"], ...]
+    """The same for each larger block size."""
     pair: Bool[Array, "B C C"] | None
     enter: Float[Array, "B H C K"]
     leave: Float[Array, "B H C K"]
@@ -53,16 +55,16 @@ class VectorDecay(NamedTuple):
     def scores(self, x: Float[Array, "B H R C K"], y: Float[Array, "B H C K"]) -> Float[Array, "B H R C C"]:
         """``sum_k x_ik y_jk decay_k(j to i)`` for j <= i, for each of the R left factors."""
         C, masks = y.shape[2], _masks(min(y.shape[2], BASE))
-        L, b = masks.shape[:2]
+        b = masks.shape[1]
         blocks = lambda a: a.reshape(*a.shape[:-2], -1, b, a.shape[-1])  # noqa: E731
-        low = self.levels[:, :, :L]
+        low = self.low
         products = jnp.einsum(
             "bhrlnik,bhlnjk->bhrlnij", blocks(x[:, :, :, None] * low[:, :, None]), blocks(y[:, :, None] * low)
         )
         scores = jnp.where(masks[:, None], products, 0).sum(3)
-        for level in range(L, self.levels.shape[2]):
+        for level in self.high:
             halves = lambda a, b=b: a.reshape(*a.shape[:-2], -1, 2, b, a.shape[-1])  # noqa: E731
-            decay = halves(self.levels[:, :, level])
+            decay = halves(level)
             right = halves(x)[..., 1, :, :] * decay[:, :, None, :, 1]
             left = halves(y)[..., 0, :, :] * decay[..., 0, :, :]
             across = jnp.einsum("bhrnik,bhnjk->bhrnij", right, left)
@@ -100,14 +102,20 @@ def scalar_decays(g: Float[Array, "B H C"], links: Links | None) -> ScalarDecay:
 
 
 def vector_decays(g: Float[Array, "B H C K"], links: Links | None) -> VectorDecay:
-    """Sums over the intervals of every level of the dyadic split."""
-    sums = jnp.einsum("lij,bhjk->bhlik", _intervals(g.shape[2]).astype(g.dtype), g, precision=Precision.HIGHEST)
-    decay = jnp.exp(sums)
-    levels, enter, leave = decay[:, :, :-2], decay[:, :, -2], decay[:, :, -1]
-    through = enter[:, :, -1, :, None]
+    """Sums over the intervals of every level of the dyadic split.
+
+    One product for each array that is used alone: a slice's gradient is an array of the whole, mostly zeros.
+    """
+    intervals = _intervals(g.shape[2]).astype(g.dtype)
+    L = _masks(min(g.shape[2], BASE)).shape[0]
+    low, *high, enter, leave = (
+        jnp.exp(jnp.einsum("...ij,bhjk->bh...ik", ends, g, precision=Precision.HIGHEST))
+        for ends in (intervals[:L], *intervals[L:])
+    )
+    through = jnp.exp(g.sum(2))[..., None]
     if links is not None:
         enter, leave, through = _cut(links, enter, leave, through)
-    return VectorDecay(levels, None if links is None else links.pair, enter, leave, through)
+    return VectorDecay(low, tuple(high), None if links is None else links.pair, enter, leave, through)
 
 
 def _cut(links: Links, enter, leave, through):

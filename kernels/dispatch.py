@@ -15,6 +15,7 @@ import jax
 
 IMPLEMENTATIONS: dict[str, tuple[str, ...]] = {
     "delta_rule": ("xla", "reference"),
+    "dplr": ("xla", "reference"),
     "gla": ("xla", "reference"),
     "linear_scan": ("xla", "reference"),
     "short_conv": ("xla", "reference"),

@@ -1,12 +1,14 @@
 """Chunk-parallel delta rule, any device."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 
 from ..checks import state_dtype
 from ..chunks import chunk_length, head_first, matmul_precision, scan_chunks
 from ..decay import decays
-from ..triangular import solve
+from ..wy import wy
 
 
 def unsupported(**_) -> str | None:
@@ -14,27 +16,21 @@ def unsupported(**_) -> str | None:
     return None
 
 
-@jax.jit
-def run(q, k, v, beta, g, *, scale, initial_state, segment_ids):
+@partial(jax.jit, static_argnames="read")
+def run(q, k, v, beta, g, *, erase_key, read, scale, initial_state, segment_ids):
     """See ``delta_rule``."""
     scale = jnp.asarray(scale, state_dtype(q, k, v))
-    return scan_chunks(_chunk, chunk_length(v.shape[1]), scale, initial_state, (q, k, v, beta, g), segment_ids)
+    chunk = partial(_chunk, read == "undecayed")
+    xs = (q, k, v, beta, g, erase_key)
+    return scan_chunks(chunk, chunk_length(v.shape[1]), scale, initial_state, xs, segment_ids)
 
 
-def _chunk(scale, S, x, links):
-    """With the values u that are really written, the delta rule is gated linear attention.
-
-    They solve ``u_i + beta_i sum_{j<i} (k_i . decay k_j) u_j = beta_i (v_i - (decay S)^T k_i)``.
-    """
+def _chunk(undecayed, scale, S, x, links):
+    """The delta rule writes ``w v - S^T (e p)`` under k."""
     dtype, C = x[2].dtype, x[2].shape[1]
-    q, k, v, beta, g = head_first(x, S.shape[1], S.dtype)
-    beta = beta[..., None]
+    q, k, v, beta, g, p = head_first(x, S.shape[1], S.dtype)
+    e, w = beta if isinstance(beta, tuple) else (beta[..., None], beta[..., None])
     with matmul_precision(dtype):
-        decay = decays(g, C, links)
-        left = jnp.stack([scale * q, k], 2)
-        scores = decay.scores(left, k)
-        q_read, k_read = jnp.moveaxis((decay.enter[:, :, None] * left) @ S[:, :, None], 2, 0)
-        u = solve(beta * scores[:, :, 1], beta * (v - k_read))
-        y = scores[:, :, 0] @ u + q_read
-        S = decay.through * S + (decay.leave * k).swapaxes(2, 3) @ u
+        a = e * (k if p is None else p)
+        S, y = wy(decays(g, C, links), links, S, scale * q, a, k, w * v, undecayed=undecayed)
     return S, jnp.moveaxis(y, 1, 2).astype(dtype)
