@@ -83,6 +83,27 @@ class RMSNorm(nnx.Module):
         return (rearrange(normed, "... g d -> ... (g d)") * self.scale).astype(x.dtype)
 
 
+class GroupNorm(nnx.Module):
+    """Layer norm within each of ``groups`` equal parts of the last axis, in float32, with a scale and a bias a channel.
+
+    ``(x - mean(x)) / sqrt(var(x) + eps) * scale + bias``; one group is the plain layer norm. No statistic spans tokens.
+
+    Source: Ba, Kiros & Hinton (2016), Layer Normalization, arXiv 1607.06450.
+    """
+
+    def __init__(self, width: int, *, groups: int = 1, eps: float = 1e-5):
+        self.scale = nnx.Param(jnp.ones(width, jnp.float32))
+        self.bias = nnx.Param(jnp.zeros(width, jnp.float32))
+        self.groups, self.eps = groups, eps
+
+    def __call__(self, x: Float[Array, "*axes D"]) -> Float[Array, "*axes D"]:
+        """Normalises x; returns its dtype."""
+        grouped = rearrange(x.astype(jnp.float32), "... (g d) -> ... g d", g=self.groups)
+        centred = grouped - jnp.mean(grouped, axis=-1, keepdims=True)
+        normed = centred * jax.lax.rsqrt(jnp.mean(centred**2, axis=-1, keepdims=True) + self.eps)
+        return (rearrange(normed, "... g d -> ... (g d)") * self.scale + self.bias).astype(x.dtype)
+
+
 def l2_norm(x: Float[Array, "*axes K"], eps: float = 1e-6) -> Float[Array, "*axes K"]:
     """Scales the last axis to Euclidean length 1, in float32; a zero vector stays zero, with a finite gradient."""
     y = x.astype(jnp.float32)
@@ -131,6 +152,17 @@ class ShortConv(nnx.Module):
         return short_conv(
             x, self.filter[...], bias, initial_state=tail, segment_ids=segment_ids, activation=self.activation
         )
+
+
+def token_shift(
+    x: Float[Array, "B T D"], last: Float[Array, "B 1 D"], segment_ids: Int[Array, "B T"] | None
+) -> tuple[Float[Array, "B T D"], Float[Array, "B 1 D"]]:
+    """The token before each: ``last`` before the first, zeros before a document's first; and the last token of x.
+
+    It is a short filter of which the current token has no part, so that packing and padding mean what they mean there.
+    """
+    previous = jnp.stack([jnp.ones(x.shape[2], jnp.float32), jnp.zeros(x.shape[2], jnp.float32)])
+    return short_conv(x, previous, initial_state=last, segment_ids=segment_ids)
 
 
 def conv_params(width: int, channels: int, *, bias: bool = False) -> int:
