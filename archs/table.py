@@ -2,9 +2,12 @@
 
 from .arch import Arch, unknown
 from .based import based
+from .comba import comba
 from .config import LMConfig
+from .delta_product import delta_product
 from .deltanet import deltanet
 from .gated_deltanet import gated_deltanet
+from .gated_deltanet2 import gated_deltanet2
 from .gated_deltanet_hybrid import gated_deltanet_hybrid
 from .gla import gla
 from .griffin import griffin
@@ -15,6 +18,7 @@ from .hgrn import hgrn
 from .hgrn2 import hgrn2
 from .hyena import hyena
 from .jamba import jamba
+from .kimi_linear import kimi_linear
 from .linear_attention import linear_attention
 from .longhorn import longhorn
 from .lstm import lstm
@@ -28,6 +32,7 @@ from .minimax import minimax
 from .qrnn import qrnn
 from .retnet import retnet
 from .rwkv6 import rwkv6
+from .rwkv7 import rwkv7
 from .samba import samba
 from .transformer import transformer
 from .ttt_linear import ttt_linear
@@ -37,8 +42,11 @@ ARCHS: dict[str, Arch] = {
     for arch in (
         transformer,
         based,
+        comba,
+        delta_product,
         deltanet,
         gated_deltanet,
+        gated_deltanet2,
         gated_deltanet_hybrid,
         gla,
         griffin,
@@ -49,6 +57,7 @@ ARCHS: dict[str, Arch] = {
         hgrn2,
         hyena,
         jamba,
+        kimi_linear,
         linear_attention,
         longhorn,
         lstm,
@@ -62,6 +71,7 @@ ARCHS: dict[str, Arch] = {
         qrnn,
         retnet,
         rwkv6,
+        rwkv7,
         samba,
         ttt_linear,
     )

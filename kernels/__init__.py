@@ -33,6 +33,7 @@ first segment and the returned state to the last. A negative id is padding: the 
 from .delta_rule import delta_rule
 from .diagonal_ssm import diagonal_ssm
 from .dispatch import explain
+from .dplr import dplr
 from .gla import gla
 from .linear_scan import linear_scan
 from .long_conv import long_conv
@@ -44,6 +45,7 @@ from .ttt_linear import ttt_linear
 __all__ = [
     "delta_rule",
     "diagonal_ssm",
+    "dplr",
     "explain",
     "gla",
     "linear_scan",

@@ -16,6 +16,7 @@ import jax
 IMPLEMENTATIONS: dict[str, tuple[str, ...]] = {
     "delta_rule": ("xla", "reference"),
     "diagonal_ssm": ("xla", "reference"),
+    "dplr": ("xla", "reference"),
     "gla": ("xla", "reference"),
     "linear_scan": ("xla", "reference"),
     "long_conv": ("xla", "reference"),

@@ -3,9 +3,12 @@
 from .attention import Attention, AttentionConfig
 from .base import ChannelMixerConfig, Mixer, MixerConfig
 from .base_conv import BaseConv, BaseConvConfig
+from .comba import Comba, CombaConfig
+from .delta_product import DeltaProduct, DeltaProductConfig
 from .deltanet import DeltaNet, DeltaNetConfig
 from .feed_forward import FeedForward, FeedForwardConfig
 from .gated_deltanet import GatedDeltaNet, GatedDeltaNetConfig
+from .gated_deltanet2 import GatedDeltaNet2, GatedDeltaNet2Config
 from .gla import GLA, GLAConfig
 from .gru import GRU, GRUConfig
 from .gsa import GSA, GSAConfig
@@ -13,6 +16,7 @@ from .h3 import H3, H3Config
 from .hgrn import HGRN, HGRNConfig
 from .hgrn2 import HGRN2, HGRN2Config
 from .hyena import Hyena, HyenaConfig
+from .kda import KDA, KDAConfig
 from .lightning import Lightning, LightningConfig
 from .linear_attention import LinearAttention, LinearAttentionConfig
 from .longhorn import Longhorn, LonghornConfig
@@ -32,6 +36,8 @@ from .retnet import RetNet, RetNetConfig
 from .rg_lru import RGLRU, RGLRUConfig
 from .rwkv6 import RWKV6, RWKV6Config
 from .rwkv6_channel import RWKV6Channel, RWKV6ChannelConfig
+from .rwkv7 import RWKV7, RWKV7Config
+from .rwkv7_channel import RWKV7Channel, RWKV7ChannelConfig
 from .s4d import S4D, S4DConfig
 from .s5 import S5, S5Config
 from .slstm import SLSTM, SLSTMConfig
@@ -46,6 +52,7 @@ __all__ = [
     "H3",
     "HGRN",
     "HGRN2",
+    "KDA",
     "LRU",
     "LSTM",
     "MIXERS",
@@ -53,6 +60,7 @@ __all__ = [
     "QRNN",
     "RGLRU",
     "RWKV6",
+    "RWKV7",
     "S4D",
     "S5",
     "SLSTM",
@@ -61,14 +69,20 @@ __all__ = [
     "BaseConv",
     "BaseConvConfig",
     "ChannelMixerConfig",
+    "Comba",
+    "CombaConfig",
     "DeltaNet",
     "DeltaNetConfig",
+    "DeltaProduct",
+    "DeltaProductConfig",
     "FeedForward",
     "FeedForwardConfig",
     "GLAConfig",
     "GRUConfig",
     "GSAConfig",
     "GatedDeltaNet",
+    "GatedDeltaNet2",
+    "GatedDeltaNet2Config",
     "GatedDeltaNetConfig",
     "GeluMLP",
     "GeluMLPConfig",
@@ -77,6 +91,7 @@ __all__ = [
     "HGRNConfig",
     "Hyena",
     "HyenaConfig",
+    "KDAConfig",
     "LRUConfig",
     "LSTMConfig",
     "Lightning",
@@ -107,6 +122,9 @@ __all__ = [
     "RWKV6Channel",
     "RWKV6ChannelConfig",
     "RWKV6Config",
+    "RWKV7Channel",
+    "RWKV7ChannelConfig",
+    "RWKV7Config",
     "RetNet",
     "RetNetConfig",
     "S4DConfig",

@@ -54,6 +54,11 @@ def slstm(heads: int, D: int) -> float:
     return recurrent(heads, D, 4, 13)
 
 
+def dplr(heads: int, K: int, V: int) -> float:
+    """As ``gla``, and the read of the state with a, its product with b, and their sum: (5 + 2 + 1 + 1) K V a head."""
+    return 9.0 * heads * K * V
+
+
 def linear_scan(channels: int) -> float:
     """One multiply-add a channel."""
     return 2.0 * channels

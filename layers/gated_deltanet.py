@@ -36,6 +36,8 @@ class GatedDeltaNetConfig(MixerConfig):
       head_dim: width of a head's keys (K).
       expand_v: width of a head's values over that of its keys.
       negative_eigenvalues: beta ranges over (0, 2) instead of (0, 1), so that a write can flip the state along its key.
+      householders: steps of the delta rule a token, each with a key, a value and a beta of its own; above 1 this is
+        Gated DeltaProduct.
       short_conv: width of the causal filter on q, k and v, before their SiLU; 0: SiLU alone.
     """
 
@@ -43,12 +45,18 @@ class GatedDeltaNetConfig(MixerConfig):
     head_dim: int = 256
     expand_v: int = 2
     negative_eigenvalues: bool = False
+    householders: int = 1
     short_conv: int = 4
 
     def sizes(self, dim: int) -> tuple[int, int, int]:
         """The number of heads, and the widths of the keys and of the values of all heads."""
         heads = head_count(self.heads, dim, self.head_dim)
         return heads, heads * self.head_dim, heads * self.head_dim * self.expand_v
+
+    def channels(self, dim: int) -> int:
+        """The widths of q, and of k and v of all steps, together."""
+        _, keys, values = self.sizes(dim)
+        return keys + self.householders * (keys + values)
 
     def build(
         self, dim: int, *, layer: int | Array = 0, depth: int = 1, dtype: DTypeLike = jnp.float32, rngs: nnx.Rngs
@@ -58,21 +66,23 @@ class GatedDeltaNetConfig(MixerConfig):
 
     def param_count(self, dim: int) -> int:
         """The number of parameters."""
-        heads, keys, values = self.sizes(dim)
-        conv = conv_params(self.short_conv, 2 * keys + values)
-        return dim * (2 * keys + 3 * values + 2 * heads) + conv + 2 * heads + values // heads
+        heads, _, values = self.sizes(dim)
+        projections = dim * (self.channels(dim) + 2 * values + (1 + self.householders) * heads)
+        conv = conv_params(self.short_conv, self.channels(dim))
+        return projections + conv + 2 * heads + values // heads
 
     def flops_per_token(self, dim: int, T: int) -> float:
         """Forward operations of one token."""
         heads, keys, values = self.sizes(dim)
-        projections = flops.projection(dim, 2 * keys + 2 * values + 2 * heads) + flops.projection(values, dim)
-        conv = flops.short_conv(self.short_conv, 2 * keys + values)
-        return projections + conv + flops.delta_rule(heads, keys // heads, values // heads)
+        n, channels = self.householders, self.channels(dim)
+        projections = flops.projection(dim, channels + values + (1 + n) * heads) + flops.projection(values, dim)
+        recurrence = n * flops.delta_rule(heads, keys // heads, values // heads)
+        return projections + flops.short_conv(self.short_conv, channels) + recurrence
 
     def state_bytes(self, dim: int, T: int) -> int:
         """The state and the filter's tail."""
         heads, keys, values = self.sizes(dim)
-        return 4 * keys * (values // heads) + conv_bytes(self.short_conv, 2 * keys + values)
+        return 4 * keys * (values // heads) + conv_bytes(self.short_conv, self.channels(dim))
 
 
 class GatedDeltaNetCache(NamedTuple):
@@ -117,10 +127,10 @@ class GatedDeltaNet(Mixer):
         draw = Keys(rngs)
         self.config = config
         self.heads, self.keys, self.values = config.sizes(dim)
-        channels = 2 * self.keys + self.values
+        channels = config.channels(dim)
         self.qkv = dense(draw, "qkv", dim, channels, dtype=dtype)
         self.conv = ShortConv(draw, "conv", config.short_conv, channels, activation="silu")
-        self.beta = dense(draw, "beta", dim, self.heads, dtype=dtype)
+        self.beta = dense(draw, "beta", dim, config.householders * self.heads, dtype=dtype)
         self.decay = dense(draw, "decay", dim, self.heads, dtype=dtype)
         self.A_log = nnx.Param(log_uniform_decays(draw("A_log"), self.heads, low=1e-3))
         self.dt_bias = nnx.Param(inverse_softplus_steps(draw("dt_bias"), self.heads))
@@ -138,10 +148,30 @@ class GatedDeltaNet(Mixer):
     ) -> tuple[Float[Array, "B T D"], GatedDeltaNetCache]:
         """Runs the T next tokens from the cached state."""
         qkv, tail = self.conv(self.qkv(x), cache.tail, segment_ids)
-        q, k, v = jnp.split(qkv, [self.keys, 2 * self.keys], axis=-1)
-        q, k, v, gate = (rearrange(z, "B T (H K) -> B T H K", H=self.heads) for z in (q, k, v, self.gate(x)))
+        n = self.config.householders
+        q, k, v = jnp.split(qkv, [self.keys, (1 + n) * self.keys], axis=-1)
+        q, gate = (rearrange(z, "B T (H K) -> B T H K", H=self.heads) for z in (q, self.gate(x)))
+        k, v = (rearrange(z, "B T (n H K) -> B (T n) H K", n=n, H=self.heads) for z in (k, v))
         beta = jax.nn.sigmoid(self.beta(x).astype(jnp.float32)) * (2 if self.config.negative_eigenvalues else 1)
+        beta = rearrange(beta, "B T (n H) -> B (T n) H", n=n)
         g = -jnp.exp(self.A_log[...]) * jax.nn.softplus(self.decay(x).astype(jnp.float32) + self.dt_bias)
-        y, state = delta_rule(l2_norm(q), l2_norm(k), v, beta, g, initial_state=cache.state, segment_ids=segment_ids)
-        y = self.norm(y.astype(jnp.float32)) * jax.nn.silu(gate.astype(jnp.float32))
+        if n > 1:  # the first step of a token decays, the last is read
+            g, q = _at_step(g, 0, n), _at_step(q, n - 1, n)
+            segment_ids = None if segment_ids is None else jnp.repeat(segment_ids, n, axis=1)
+        y, state = self.recur(q, k, v, beta, g, initial_state=cache.state, segment_ids=segment_ids)
+        y = self.norm(y[:, n - 1 :: n].astype(jnp.float32)) * self.activate(gate.astype(jnp.float32))
         return self.out(rearrange(y, "B T H V -> B T (H V)")), GatedDeltaNetCache(state, tail)
+
+    def recur(self, q: Array, k: Array, v: Array, beta: Array, g: Array, **past) -> tuple[Array, Array]:
+        """The recurrence of the filtered q, k and v."""
+        return delta_rule(l2_norm(q), l2_norm(k), v, beta, g, **past)
+
+    def activate(self, gate: Array) -> Array:
+        """The output gate."""
+        return jax.nn.silu(gate)
+
+
+def _at_step(x: Float[Array, "B T ..."], step: int, n: int) -> Float[Array, "B nT ..."]:
+    """x at one of each token's n steps, zeros at the others."""
+    steps = jnp.pad(x[:, :, None], ((0, 0), (0, 0), (step, n - 1 - step), *[(0, 0)] * (x.ndim - 2)))
+    return steps.reshape(x.shape[0], -1, *x.shape[2:])

@@ -3,9 +3,12 @@
 from .attention import AttentionConfig
 from .base import ChannelMixerConfig, MixerConfig
 from .base_conv import BaseConvConfig
+from .comba import CombaConfig
+from .delta_product import DeltaProductConfig
 from .deltanet import DeltaNetConfig
 from .feed_forward import FeedForwardConfig
 from .gated_deltanet import GatedDeltaNetConfig
+from .gated_deltanet2 import GatedDeltaNet2Config
 from .gla import GLAConfig
 from .gru import GRUConfig
 from .gsa import GSAConfig
@@ -13,6 +16,7 @@ from .h3 import H3Config
 from .hgrn import HGRNConfig
 from .hgrn2 import HGRN2Config
 from .hyena import HyenaConfig
+from .kda import KDAConfig
 from .lightning import LightningConfig
 from .linear_attention import LinearAttentionConfig
 from .longhorn import LonghornConfig
@@ -32,6 +36,8 @@ from .retnet import RetNetConfig
 from .rg_lru import RGLRUConfig
 from .rwkv6 import RWKV6Config
 from .rwkv6_channel import RWKV6ChannelConfig
+from .rwkv7 import RWKV7Config
+from .rwkv7_channel import RWKV7ChannelConfig
 from .s4d import S4DConfig
 from .s5 import S5Config
 from .slstm import SLSTMConfig
@@ -40,9 +46,12 @@ from .ttt_linear import TTTLinearConfig
 MIXERS: dict[str, type[MixerConfig]] = {
     "attention": AttentionConfig,
     "base_conv": BaseConvConfig,
+    "comba": CombaConfig,
+    "delta_product": DeltaProductConfig,
     "deltanet": DeltaNetConfig,
     "feed_forward": FeedForwardConfig,
     "gated_deltanet": GatedDeltaNetConfig,
+    "gated_deltanet2": GatedDeltaNet2Config,
     "gla": GLAConfig,
     "gru": GRUConfig,
     "gsa": GSAConfig,
@@ -50,6 +59,7 @@ MIXERS: dict[str, type[MixerConfig]] = {
     "hgrn": HGRNConfig,
     "hgrn2": HGRN2Config,
     "hyena": HyenaConfig,
+    "kda": KDAConfig,
     "lightning": LightningConfig,
     "linear_attention": LinearAttentionConfig,
     "longhorn": LonghornConfig,
@@ -68,6 +78,8 @@ MIXERS: dict[str, type[MixerConfig]] = {
     "rg_lru": RGLRUConfig,
     "rwkv6": RWKV6Config,
     "rwkv6_channel": RWKV6ChannelConfig,
+    "rwkv7": RWKV7Config,
+    "rwkv7_channel": RWKV7ChannelConfig,
     "s4d": S4DConfig,
     "s5": S5Config,
     "slstm": SLSTMConfig,

@@ -13,6 +13,7 @@ B, T, H, Hk, K, V, D, W, N, L = 2, 6, 4, 2, 8, 3, 5, 4, 3, 7
 RIGHT = {
     "delta_rule": {"q": (B, T, Hk, K), "k": (B, T, Hk, K), "v": (B, T, H, V), "beta": (B, T, H)},
     "diagonal_ssm": {"x": (B, T, D), "log_a": (D, N), "c": (D, N)},
+    "dplr": {name: (B, T, Hk, K) for name in "qkabg"} | {"v": (B, T, H, V)},
     "gla": {"q": (B, T, Hk, K), "k": (B, T, Hk, K), "v": (B, T, H, V)},
     "linear_scan": {"a": (B, T, D), "x": (B, T, D)},
     "long_conv": {"x": (B, T, D), "kernel": (L, D)},
@@ -46,6 +47,15 @@ WRONG = [  # op, argument, its shape, what the message must expect
     ("diagonal_ssm", "log_a", (N, D), "[D, N]"),
     ("diagonal_ssm", "c", (D, N + 1), "[D, N]"),
     ("diagonal_ssm", "initial_state", (B, N, D), "[B, D, N]"),
+    ("delta_rule", "erase_key", (B, T, 3, K), "[B, T, Hk|H, K]"),
+    ("dplr", "q", (B, T, K), "[B, T, Hk|H, K]"),
+    ("dplr", "k", (B, T, Hk, V), "K=8"),
+    ("dplr", "v", (B, T, V), "[B, T, H, V]"),
+    ("dplr", "v", (B, T, 3, V), "a multiple of the 2 heads"),
+    ("dplr", "a", (B, T + 1, Hk, K), "[B, T, Hk|H, K]"),
+    ("dplr", "g", (B, T, H), "[B, T, Hk|H, K]"),
+    ("dplr", "initial_state", (B, H, V, K), "[B, H, K, V]"),
+    ("dplr", "segment_ids", (T,), "[B, T]"),
     ("gla", "q", (B, T, K), "[B, T, Hk, K]"),
     ("gla", "k", (B, T, H, K), "[B, T, Hk, K]"),
     ("gla", "v", (B, T, V), "[B, T, H, V]"),
@@ -138,13 +148,22 @@ def test_an_unknown_implementation_is_refused(op):
         getattr(kernels, op)(**arguments(op), impl="triton")
 
 
+def test_an_unknown_read_and_wrong_pairs_are_refused():
+    with pytest.raises(ValueError, match="delta_rule: read='late'; choose from 'decayed', 'undecayed'"):
+        kernels.delta_rule(**arguments("delta_rule"), read="late")  # pyright: ignore[reportArgumentType]
+    erase, write = jnp.ones((B, T, H, K)), jnp.ones((B, T, H, V))
+    for pair, part in (((erase[..., 1:], write), "erase"), ((erase, write[:, :, :Hk]), "write")):
+        with pytest.raises(ValueError, match=f"delta_rule: beta's {part} has shape"):
+            kernels.delta_rule(**arguments("delta_rule") | {"beta": pair})
+
+
 def test_an_unknown_activation_is_refused():
     with pytest.raises(ValueError, match="short_conv: there is no activation='gelu'; choose from None, 'silu'"):
         kernels.short_conv(**arguments("short_conv"), activation="gelu")  # pyright: ignore[reportArgumentType]
 
 
 def test_explain_refuses_an_unknown_op():
-    with pytest.raises(ValueError, match="there is no op 'mamba'; choose from delta_rule, diagonal_ssm, gla"):
+    with pytest.raises(ValueError, match="there is no op 'mamba'; choose from delta_rule, "):
         kernels.explain("mamba")
 
 

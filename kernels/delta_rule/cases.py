@@ -22,9 +22,14 @@ def keys(rng: np.random.Generator, kind: str | None, shape: tuple[int, ...]) -> 
 
 
 def inputs(
-    B=2, T=70, H=4, Hk=2, K=16, V=24, *, rank=None, gate=None, key=None, beta=None, state=True, scale=False, ids=None
-):
-    """Arguments of delta_rule; ``rank`` names the axes of g, ``gate`` and ``key`` are kinds; beta is from (0, 2)."""
+    B=2, T=70, H=4, Hk=2, K=16, V=24, *, rank=None, gate=None, key=None, beta=None, erase=None, erase_key=None,
+    state=True, scale=False, ids=None,
+):  # fmt: skip
+    """Arguments of delta_rule.
+
+    ``rank`` names the axes of g, ``gate`` and ``key`` are kinds; beta is from (0, 2); ``erase`` and ``erase_key`` are
+    the numbers of heads of a per-channel erase and of an erase key.
+    """
 
     def make(rng: np.random.Generator) -> Arrays:
         made = Arrays(
@@ -33,6 +38,10 @@ def inputs(
             v=rng.normal(size=(B, T, H, V)) - 0.2,
             beta=rng.uniform(0, 2, size=(B, T, H)) if beta is None else np.full((B, T, H), beta),
         )
+        if erase is not None:
+            made["beta"] = (rng.uniform(0, 2, size=(B, T, erase, K)), rng.uniform(0, 1, size=(B, T, H, V)))
+        if erase_key is not None:
+            made["erase_key"] = 0.6 * keys(rng, None, (B, T, erase_key, K)) + 0.4 * made["k"][:, :, [0] * erase_key]
         if rank is not None:
             made["g"] = gates(rng, gate, gate_shape(rank, B, T, H, Hk, K))
         if scale:
@@ -48,6 +57,8 @@ def inputs(
 
 # Rounding errors grow with the condition of the triangular system, which such keys make large.
 CORRELATED = partial(Case, forward=3e-5, gradient=3e-5)
+
+UNDECAYED = {"read": "undecayed"}
 
 CASES = (
     Case("scalar gate", inputs(rank="BTH")),
@@ -68,6 +79,14 @@ CASES = (
     Case("zero key", inputs(T=37, rank="BTH", key="zero")),
     CORRELATED("correlated keys", inputs(T=130, key="correlated")),
     CORRELATED("equal keys, beta 1.99", inputs(T=130, key="equal", beta=1.99)),
+    Case("erase and write by channel", inputs(T=37, rank="BTHK", erase=4, ids=[[0] * 9 + [1] * 28, [2] * 37])),
+    Case("erase by channel of the key heads", inputs(T=21, rank="BTH", erase=2, scale=True)),
+    Case("erase key", inputs(T=37, rank="BTHkK", erase_key=4)),
+    Case("undecayed read", inputs(rank="BTH", erase_key=2, ids=PACKED), UNDECAYED),
+    Case("undecayed read, vector gate", inputs(rank="BTHK", erase=4, gate="half strong", ids=PADDED), UNDECAYED),
+    Case("undecayed read, no gate", inputs(T=3, erase=2, erase_key=4, state=False), UNDECAYED),
+    Case("undecayed read, one token", inputs(T=1, rank="BTH"), UNDECAYED),
+    BFLOAT16("bfloat16, undecayed read", inputs(T=37, rank="BTH", erase=2, erase_key=2), UNDECAYED),
     BFLOAT16("bfloat16", inputs(rank="BTH", ids=PADDED)),
     BFLOAT16("bfloat16, vector gate", inputs(rank="BTHK", ids=PACKED)),
     Case("wide", inputs(B=1, T=100, H=2, Hk=1, K=256, V=16, rank="BTHK"), slow=True),

@@ -12,21 +12,22 @@ def unsupported(**_) -> str | None:
     return None
 
 
-def run(q, k, v, beta, g, *, scale, initial_state, segment_ids):
+def run(q, k, v, beta, g, *, erase_key, read, scale, initial_state, segment_ids):
     """See ``delta_rule``."""
     H, dtype = v.shape[2], state_dtype(q, k, v)
-    q, k = (repeat_heads(x, H).astype(dtype) for x in (q, k))
+    q, k, p = (repeat_heads(x, H).astype(dtype) for x in (q, k, k if erase_key is None else erase_key))
     if g is None:
         g = jnp.zeros(v.shape[:3], dtype)
     g = repeat_heads(g, H) if g.ndim == 4 else g[..., None]
+    erase, write = beta if isinstance(beta, tuple) else (beta[..., None], beta[..., None])
+    e, w = repeat_heads(erase, H).astype(dtype), write.astype(dtype)
 
     def step(S, x):
-        q, k, v, beta, g = x
-        S = jnp.exp(g)[..., None] * S
-        error = v - jnp.einsum("bhkv,bhk->bhv", S, k)
-        S = S + k[..., None] * (beta[..., None] * error)[..., None, :]
+        q, k, v, p, e, w, g = x
+        decayed = jnp.exp(g)[..., None] * S
+        held = jnp.einsum("bhkv,bhk->bhv", S if read == "undecayed" else decayed, e * p)
+        S = decayed + k[..., None] * (w * v - held)[..., None, :]
         return S, jnp.einsum("bhkv,bhk->bhv", S, scale * q)
 
-    xs = (q, k, v.astype(dtype), beta.astype(dtype), g.astype(dtype))
-    S, y = scan_tokens(step, initial_state, xs, segment_ids)
+    S, y = scan_tokens(step, initial_state, (q, k, v.astype(dtype), p, e, w, g.astype(dtype)), segment_ids)
     return y.astype(v.dtype), S
