@@ -38,8 +38,10 @@ from .gla import gla
 from .linear_scan import linear_scan
 from .long_conv import long_conv
 from .longhorn import longhorn
+from .mlstm import mlstm
 from .selective_scan import selective_scan
 from .short_conv import short_conv
+from .slstm import slstm
 from .ttt_linear import ttt_linear
 
 __all__ = [
@@ -51,7 +53,9 @@ __all__ = [
     "linear_scan",
     "long_conv",
     "longhorn",
+    "mlstm",
     "selective_scan",
     "short_conv",
+    "slstm",
     "ttt_linear",
 ]
