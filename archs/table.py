@@ -7,6 +7,7 @@ from .gated_deltanet import gated_deltanet
 from .gated_deltanet_hybrid import gated_deltanet_hybrid
 from .gla import gla
 from .griffin import griffin
+from .log_linear_mamba2 import log_linear_mamba2
 from .mamba2 import mamba2
 from .mamba3 import mamba3
 from .mesa_net import mesa_net
@@ -19,6 +20,7 @@ ARCHS: dict[str, Arch] = {
     for arch in (
         transformer,
         mamba2,
+        log_linear_mamba2,
         mamba3,
         gla,
         deltanet,

@@ -34,7 +34,8 @@ from .delta_rule import delta_rule
 from .dispatch import explain
 from .gla import gla
 from .linear_scan import linear_scan
+from .log_linear import log_linear
 from .short_conv import short_conv
 from .ttt_linear import ttt_linear
 
-__all__ = ["delta_rule", "explain", "gla", "linear_scan", "short_conv", "ttt_linear"]
+__all__ = ["delta_rule", "explain", "gla", "linear_scan", "log_linear", "short_conv", "ttt_linear"]

@@ -17,6 +17,7 @@ IMPLEMENTATIONS: dict[str, tuple[str, ...]] = {
     "delta_rule": ("xla", "reference"),
     "gla": ("xla", "reference"),
     "linear_scan": ("xla", "reference"),
+    "log_linear": ("xla", "reference"),
     "short_conv": ("xla", "reference"),
     "ttt_linear": ("xla", "reference"),
 }
