@@ -20,6 +20,7 @@ from .hyena import hyena
 from .jamba import jamba
 from .kimi_linear import kimi_linear
 from .linear_attention import linear_attention
+from .log_linear_mamba2 import log_linear_mamba2
 from .longhorn import longhorn
 from .lstm import lstm
 from .mamba import mamba
@@ -59,6 +60,7 @@ ARCHS: dict[str, Arch] = {
         jamba,
         kimi_linear,
         linear_attention,
+        log_linear_mamba2,
         longhorn,
         lstm,
         mamba,

@@ -30,12 +30,14 @@ first segment and the returned state to the last. A negative id is padding: the 
 ``impl`` is ``"auto"`` or the name of an implementation; ``explain`` says which one auto takes, and why not the others.
 """
 
+from .cpu import cpu
 from .delta_rule import delta_rule
 from .diagonal_ssm import diagonal_ssm
 from .dispatch import explain
 from .dplr import dplr
 from .gla import gla
 from .linear_scan import linear_scan
+from .log_linear import log_linear
 from .long_conv import long_conv
 from .longhorn import longhorn
 from .mlstm import mlstm
@@ -45,12 +47,14 @@ from .slstm import slstm
 from .ttt_linear import ttt_linear
 
 __all__ = [
+    "cpu",
     "delta_rule",
     "diagonal_ssm",
     "dplr",
     "explain",
     "gla",
     "linear_scan",
+    "log_linear",
     "long_conv",
     "longhorn",
     "mlstm",

@@ -14,11 +14,13 @@ from types import ModuleType
 import jax
 
 IMPLEMENTATIONS: dict[str, tuple[str, ...]] = {
+    "cpu": ("xla", "reference"),
     "delta_rule": ("xla", "reference"),
     "diagonal_ssm": ("xla", "reference"),
     "dplr": ("xla", "reference"),
     "gla": ("xla", "reference"),
     "linear_scan": ("xla", "reference"),
+    "log_linear": ("xla", "reference"),
     "long_conv": ("xla", "reference"),
     "longhorn": ("xla", "reference"),
     "mlstm": ("xla", "reference"),

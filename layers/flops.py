@@ -59,6 +59,13 @@ def dplr(heads: int, K: int, V: int) -> float:
     return 9.0 * heads * K * V
 
 
+def log_linear(heads: int, K: int, V: int, levels: int) -> float:
+    """Each level's state decays, is weighed and added up, joins a larger block and may be one (1 + 2 + 2 + 2); the new
+    write is formed, weighed and added twice, and what is weighed is read (4 + 2).
+    """
+    return heads * K * V * (7.0 * (levels - 1) + 6.0)
+
+
 def linear_scan(channels: int) -> float:
     """One multiply-add a channel."""
     return 2.0 * channels

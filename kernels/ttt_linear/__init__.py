@@ -13,6 +13,7 @@ All gradients of a block are taken at the W it starts with. Before the first tok
 from typing import Any
 
 import jax.numpy as jnp
+from jax import lax
 from jaxtyping import Array, Float, Int
 
 from .. import checks, dispatch
@@ -21,7 +22,7 @@ from ..segments import segments
 State = tuple[
     Float[Array, "B H K K"], Float[Array, "B H K"], Float[Array, "B H K K"], Float[Array, "B H K"], Float[Array, " B"]
 ]
-"""dW, dc, G, e, and p of the next token (as a float: states are)."""
+"""dW, dc, G, e, and p of the next token (a float, as states are; without gradient)."""
 
 
 def prepare(q, k, v, eta, schedule, W0, c0, scale, bias, *, initial_state=None, segment_ids=None) -> dict[str, Any]:
@@ -40,7 +41,8 @@ def prepare(q, k, v, eta, schedule, W0, c0, scale, bias, *, initial_state=None, 
     if segment_ids is not None:
         checks.expect_ids("ttt_linear", segment_ids, sizes)
     params = {name: names[name].astype(dtype) for name in ("schedule", "W0", "c0", "scale", "bias")}
-    state = tuple(part.astype(dtype) for part in initial_state)
+    *state, place = (part.astype(dtype) for part in initial_state)
+    state = (*state, lax.stop_gradient(place))
     return {"q": q, "k": k, "v": v, "eta": eta, **params, "initial_state": state, "segment_ids": segment_ids}
 
 
