@@ -30,7 +30,6 @@ first segment and the returned state to the last. A negative id is padding: the 
 ``impl`` is ``"auto"`` or the name of an implementation; ``explain`` says which one auto takes, and why not the others.
 """
 
-from .cpu import cpu
 from .delta_rule import delta_rule
 from .diagonal_ssm import diagonal_ssm
 from .dispatch import explain
@@ -47,7 +46,6 @@ from .slstm import slstm
 from .ttt_linear import ttt_linear
 
 __all__ = [
-    "cpu",
     "delta_rule",
     "diagonal_ssm",
     "dplr",

@@ -14,7 +14,6 @@ from types import ModuleType
 import jax
 
 IMPLEMENTATIONS: dict[str, tuple[str, ...]] = {
-    "cpu": ("xla", "reference"),
     "delta_rule": ("xla", "reference"),
     "diagonal_ssm": ("xla", "reference"),
     "dplr": ("xla", "reference"),
