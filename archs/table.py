@@ -37,6 +37,7 @@ from .rwkv7 import rwkv7
 from .samba import samba
 from .transformer import transformer
 from .ttt_linear import ttt_linear
+from .xlstm import xlstm_1_0, xlstm_7_1, xlstm_large
 
 ARCHS: dict[str, Arch] = {
     arch.name: arch
@@ -76,6 +77,9 @@ ARCHS: dict[str, Arch] = {
         rwkv7,
         samba,
         ttt_linear,
+        xlstm_1_0,
+        xlstm_7_1,
+        xlstm_large,
     )
 }
 
