@@ -32,11 +32,13 @@ class GatedDeltaNetConfig(MixerConfig):
     """Settings of ``GatedDeltaNet``.
 
     Args:
-      heads: heads; None: as many as make the keys fill the model width. (The paper's fill three quarters of it.)
+      heads: value heads; None: as many as make the keys fill the model width. (The paper's fill three quarters of it.)
       head_dim: width of a head's keys (K).
       expand_v: width of a head's values over that of its keys.
       negative_eigenvalues: beta ranges over (0, 2) instead of (0, 1), so that a write can flip the state along its key.
       short_conv: width of the causal filter on q, k and v, before their SiLU; 0: SiLU alone.
+      key_heads: heads of q and k, a divisor of ``heads``, each shared by as many value heads; None: ``heads``.
+      norm_eps: epsilon of the output norm.
     """
 
     heads: int | None = None
@@ -44,11 +46,16 @@ class GatedDeltaNetConfig(MixerConfig):
     expand_v: int = 2
     negative_eigenvalues: bool = False
     short_conv: int = 4
+    key_heads: int | None = None
+    norm_eps: float = 1e-5
 
     def sizes(self, dim: int) -> tuple[int, int, int]:
-        """The number of heads, and the widths of the keys and of the values of all heads."""
+        """The number of value heads, and the widths of the keys and of the values of all heads."""
         heads = head_count(self.heads, dim, self.head_dim)
-        return heads, heads * self.head_dim, heads * self.head_dim * self.expand_v
+        key_heads = self.key_heads or heads
+        if heads % key_heads:
+            raise ValueError(f"gated_deltanet: heads={heads} must be a multiple of key_heads={key_heads}")
+        return heads, key_heads * self.head_dim, heads * self.head_dim * self.expand_v
 
     def build(
         self, dim: int, *, layer: int | Array = 0, depth: int = 1, dtype: DTypeLike = jnp.float32, rngs: nnx.Rngs
@@ -67,12 +74,12 @@ class GatedDeltaNetConfig(MixerConfig):
         heads, keys, values = self.sizes(dim)
         projections = flops.projection(dim, 2 * keys + 2 * values + 2 * heads) + flops.projection(values, dim)
         conv = flops.short_conv(self.short_conv, 2 * keys + values)
-        return projections + conv + flops.delta_rule(heads, keys // heads, values // heads)
+        return projections + conv + flops.delta_rule(heads, self.head_dim, values // heads)
 
     def state_bytes(self, dim: int, T: int) -> int:
         """The state and the filter's tail."""
-        heads, keys, values = self.sizes(dim)
-        return 4 * keys * (values // heads) + conv_bytes(self.short_conv, 2 * keys + values)
+        _, keys, values = self.sizes(dim)
+        return 4 * self.head_dim * values + conv_bytes(self.short_conv, 2 * keys + values)
 
 
 class GatedDeltaNetCache(NamedTuple):
@@ -125,12 +132,12 @@ class GatedDeltaNet(Mixer):
         self.A_log = nnx.Param(log_uniform_decays(draw("A_log"), self.heads, low=1e-3))
         self.dt_bias = nnx.Param(inverse_softplus_steps(draw("dt_bias"), self.heads))
         self.gate = dense(draw, "gate", dim, self.values, dtype=dtype)
-        self.norm = RMSNorm(self.values // self.heads)
+        self.norm = RMSNorm(self.values // self.heads, eps=config.norm_eps)
         self.out = dense(draw, "out", self.values, dim, dtype=dtype)
 
     def init_cache(self, batch: int, max_len: int) -> GatedDeltaNetCache:
         """The zero state."""
-        shape = (batch, self.heads, self.keys // self.heads, self.values // self.heads)
+        shape = (batch, self.heads, self.config.head_dim, self.values // self.heads)
         return GatedDeltaNetCache(jnp.zeros(shape, jnp.float32), self.conv.init_tail(batch))
 
     def prefill(
@@ -139,7 +146,8 @@ class GatedDeltaNet(Mixer):
         """Runs the T next tokens from the cached state."""
         qkv, tail = self.conv(self.qkv(x), cache.tail, segment_ids)
         q, k, v = jnp.split(qkv, [self.keys, 2 * self.keys], axis=-1)
-        q, k, v, gate = (rearrange(z, "B T (H K) -> B T H K", H=self.heads) for z in (q, k, v, self.gate(x)))
+        q, k = (rearrange(z, "B T (H K) -> B T H K", K=self.config.head_dim) for z in (q, k))
+        v, gate = (rearrange(z, "B T (H V) -> B T H V", H=self.heads) for z in (v, self.gate(x)))
         beta = jax.nn.sigmoid(self.beta(x).astype(jnp.float32)) * (2 if self.config.negative_eigenvalues else 1)
         g = -jnp.exp(self.A_log[...]) * jax.nn.softplus(self.decay(x).astype(jnp.float32) + self.dt_bias)
         y, state = delta_rule(l2_norm(q), l2_norm(k), v, beta, g, initial_state=cache.state, segment_ids=segment_ids)

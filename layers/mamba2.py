@@ -38,6 +38,7 @@ class Mamba2Config(MixerConfig):
       expand: inner width over model width, where ``heads`` is None.
       groups: heads in equal groups share B and C.
       short_conv: width of the causal filter on x, B and C; 0: none.
+      norm_eps: epsilon of the gated norm.
     """
 
     heads: int | None = None
@@ -46,6 +47,7 @@ class Mamba2Config(MixerConfig):
     expand: int = 2
     groups: int = 1
     short_conv: int = 4
+    norm_eps: float = 1e-5
 
     def sizes(self, dim: int) -> tuple[int, int, int]:
         """The number of heads, the inner width, and the number of channels of x, B and C together."""
@@ -128,7 +130,7 @@ class Mamba2(Mixer):
         self.A_log = nnx.Param(log_uniform_decays(keys("A_log"), self.heads, low=1.0))
         self.dt_bias = nnx.Param(inverse_softplus_steps(keys("dt_bias"), self.heads))
         self.D = nnx.Param(jnp.ones(self.heads, jnp.float32))
-        self.norm = RMSNorm(self.inner, groups=config.groups)
+        self.norm = RMSNorm(self.inner, groups=config.groups, eps=config.norm_eps)
         self.out = dense(keys, "out", self.inner, dim, dtype=dtype)
 
     def init_cache(self, batch: int, max_len: int) -> Mamba2Cache:

@@ -2,7 +2,7 @@ import numpy as np
 
 from .common import DIM, convolved, heads, merged, rms, silu, softplus
 
-SWITCHED = {"groups": 2}
+SWITCHED = {"groups": 2, "norm_eps": 0.1}
 
 
 def definition(c, p, x):
@@ -18,4 +18,4 @@ def definition(c, p, x):
             S = np.exp(-np.exp(p.A_log[h]) * dt[t, h]) * S + np.outer(B[g, t], dt[t, h] * u[h, t])
             y[h, t] = S.T @ C[g, t] + p.D[h] * u[h, t]
     y = (merged(y) * silu(z)).reshape(len(x), c.groups, -1)
-    return rms(y, p.norm.scale.reshape(c.groups, -1)).reshape(len(x), -1) @ p.out.kernel
+    return rms(y, p.norm.scale.reshape(c.groups, -1), c.norm_eps).reshape(len(x), -1) @ p.out.kernel
