@@ -166,6 +166,7 @@ MODELS: dict[str, tuple[str, dict]] = {
             "mlp_layer_types": ["dense"] * 3,
             "linear_head_dim": 12,
             "linear_num_heads": 2,
+            "rms_norm_eps": 1e-5,
             "linear_conv_kernel_dim": 3,
         },
     ),
