@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 from mixers import close, quick_jit
 from subquad.archs import LM
 from subquad.archs.hf import FAMILIES, from_pretrained, from_tensors
@@ -130,3 +131,37 @@ def test_a_folder_without_safetensors_is_refused(tmp_path):
         (tmp_path / "model.safetensors").write_bytes(whole[:cut])
         with pytest.raises(ValueError, match="cut short"):
             from_pretrained(tmp_path)
+
+
+STARTS = {
+    "recurrent_gemma": {
+        *(f"mixer.{name}" for name in ("x.kernel", "y.kernel", "conv.filter", "decay", "out.kernel")),
+        *(f"mixer.{name}.bias" for name in ("x", "y", "conv", "gate_r", "gate_i", "out")),
+    },
+    "mamba": {"mixer.A_log", "mixer.D", "mixer.dt_proj.kernel", "mixer.dt_bias"},
+    "xlstm": {"mixer.gates.kernel", "mixer.gate_bias", "mixer.norm.scale"},
+    "kimi_linear": {"mixer.A_log", "mixer.dt_bias", "mixer.norm.scale"},
+}
+"""What starts as its authors' code has it, in ``transformers`` too; other projections start as ``parts`` says, and
+RecurrentGemma's gates as in its authors' own code."""
+
+
+@pytest.mark.parametrize("name", [name for name in STARTS if name in FAMILIES])
+def test_what_is_special_starts_as_in_transformers(name):
+    """Means and deviations agree, within 5 standard errors of what was drawn."""
+    file = json.loads((FOLDER / "inits.json").read_text(encoding="utf-8"))[name]
+    family = FAMILIES[name]
+    settings = family.config(file["config"])
+    mixer = settings.mixers[0].build(settings.dim, depth=settings.depth, rngs=nnx.Rngs(0))
+    params = {".".join(("mixer", *path)): leaf for path, leaf in nnx.to_flat_state(nnx.state(mixer, nnx.Param))}
+    assert STARTS[name] <= params.keys()
+    for ours in STARTS[name]:
+        drawn = np.asarray(params[ours][...], np.float64)
+        theirs = [file["start"][f"{family.layers}.0.{part}"] for part in family.names(settings, 0)[ours].split()]
+        parts = np.split(drawn.reshape(-1), len(theirs)) if len(theirs) > 1 else [drawn]
+        for part, (mean, deviation) in zip(parts, theirs, strict=True):
+            error = 5 * deviation / part.size**0.5
+            assert abs(part.mean() - mean) <= error + 1e-6, f"{name} {ours}: mean {part.mean():.4f}, theirs {mean:.4f}"
+            assert abs(part.std() - deviation) <= error + 1e-6, (
+                f"{name} {ours}: deviation {part.std():.4f}, theirs {deviation:.4f}"
+            )

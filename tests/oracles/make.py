@@ -9,7 +9,7 @@ Runs in an environment of its own, on Python 3.11, and imports nothing of subqua
 ``<name>.npz`` beside this file holds the ``config`` and the ``versions`` as JSON, ``tokens`` ``[B, T]``, ``logits``
 ``[B, T, vocab]`` in float32, and each tensor of a published checkpoint under ``weights.<its name>``, in float16:
 weights are rounded to it before the model runs, so that nothing is lost. ``checkpoint/`` is one
-model as its authors publish theirs: bfloat16, in several safetensors files.
+model as its authors publish theirs: bfloat16, in several safetensors files. ``inits.json`` says where parameters start.
 
 A model that agrees by chance proves nothing. Sizes differ from each other wherever they may; epsilons are large enough
 to be felt; T is longer than every filter, window and chunk, and no multiple of any; no parameter is left at its initial
@@ -175,6 +175,14 @@ MODELS: dict[str, tuple[str, dict]] = {
 MIXERS = {"minimax": "self_attn"}
 """Models whose blocks add up as none of ours do: of these, also what this module of each layer reads and writes."""
 
+INITS = {
+    "recurrent_gemma": {"hidden_size": 320, "intermediate_size": 128},
+    "mamba": {"hidden_size": 256, "time_step_rank": 16, "state_size": 16},
+    "xlstm": {"hidden_size": 256, "num_heads": 8},
+    "kimi_linear": {"hidden_size": 256, "linear_head_dim": 32, "linear_num_heads": 8},
+}
+"""Models whose layers start there as their authors' code has it, and the sizes that make a deviation mean something."""
+
 
 def classes(name: str) -> tuple[type, type]:
     """The config and the model of a family."""
@@ -201,6 +209,21 @@ def build(name: str, seed: int = 0) -> torch.nn.Module:
     return model
 
 
+def write_inits(seed: int = 2) -> None:
+    """Writes ``inits.json``: of each model the config, and the mean and deviation of each tensor at the start."""
+    found = {}
+    for name, larger in INITS.items():
+        family, settings = MODELS[name]
+        Config, Model = classes(family)
+        torch.manual_seed(seed)
+        model = Model(Config(**(COMMON | settings | larger)))
+        start = {key: [float(p.mean()), float(p.std())] for key, p in published(model).items()}
+        found[name] = {"config": json.loads(model.config.to_json_string()), "start": start}
+    path = HERE / "inits.json"
+    path.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    print(f"inits: {', '.join(found)}, {path.stat().st_size:,} bytes")
+
+
 def run(model: torch.nn.Module, mixer: str | None = None, seed: int = 1) -> dict[str, np.ndarray]:
     """Random tokens, and the logits of each next one; and ``inputs.<layer>``, ``outputs.<layer>`` of a mixer."""
     tokens, seen = np.random.default_rng(seed).integers(3, VOCAB, (B, T)), {}
@@ -222,14 +245,14 @@ def published(model: torch.nn.Module) -> dict[str, np.ndarray]:
     """The tensors of a published checkpoint: its names are not always those of the module's parameters."""
     with tempfile.TemporaryDirectory() as folder:
         model.save_pretrained(folder)
-        return {name: p.astype(np.float16) for name, p in load_file(Path(folder) / "model.safetensors").items()}
+        return load_file(Path(folder) / "model.safetensors")
 
 
 def write(name: str) -> None:
     """Writes ``<name>.npz``."""
     model = build(name)
     arrays = run(model, MIXERS.get(name))
-    weights = {f"weights.{key}": p for key, p in published(model).items()}
+    weights = {f"weights.{key}": p.astype(np.float16) for key, p in published(model).items()}
     made_by = {"python": platform.python_version(), **{m.__name__: m.__version__ for m in (torch, transformers)}}
     path = HERE / f"{name}.npz"
     config, versions = model.config.to_json_string(use_diff=True), json.dumps(made_by)
@@ -254,5 +277,6 @@ def write_checkpoint(name: str = "llama") -> None:
 if __name__ == "__main__":
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
-    for name in sys.argv[1:] or [*MODELS, "checkpoint"]:
-        write_checkpoint() if name == "checkpoint" else write(name)
+    others = {"checkpoint": write_checkpoint, "inits": write_inits}
+    for name in sys.argv[1:] or [*MODELS, *others]:
+        others[name]() if name in others else write(name)
