@@ -3,7 +3,8 @@
 from .arch import Arch
 from .config import LMConfig
 from .generate import generate
+from .hf import from_pretrained
 from .lm import LM, LMCache
 from .table import ARCHS, preset
 
-__all__ = ["ARCHS", "LM", "Arch", "LMCache", "LMConfig", "generate", "preset"]
+__all__ = ["ARCHS", "LM", "Arch", "LMCache", "LMConfig", "from_pretrained", "generate", "preset"]

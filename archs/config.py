@@ -22,8 +22,9 @@ class LMConfig:
       residual: ``"standard"``, the sum of the blocks' outputs.
       tied: whether the output head is the embedding.
       embed_std: standard deviation of the initial embedding, and of an untied head.
-      scale_embedding: whether embedded tokens are multiplied by ``sqrt(dim)``, as Gemma does.
+      scale_embedding: whether embedded tokens are multiplied by ``sqrt(dim)``, rounded to bfloat16 as Gemma does.
       soft_cap: c where logits are ``c tanh(logits / c)``, or None.
+      norm_eps: epsilon of the blocks' and the last norm.
 
     Raises:
       ValueError: a field has a value that no model can be built from.
@@ -40,6 +41,7 @@ class LMConfig:
     embed_std: float = 0.02
     scale_embedding: bool = False
     soft_cap: float | None = None
+    norm_eps: float = 1e-6
 
     def __post_init__(self):
         for name in ("vocab", "dim", "depth"):
@@ -57,8 +59,9 @@ class LMConfig:
             raise ValueError(f"LMConfig: norm={self.norm!r}; choose from 'rms', 'layer'")
         if self.residual != "standard":
             raise ValueError(f"LMConfig: residual={self.residual!r}; only 'standard' exists so far")
-        if not self.embed_std > 0:
-            raise ValueError(f"LMConfig: embed_std={self.embed_std!r}; expected a positive number")
+        for name in ("embed_std", "norm_eps"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"LMConfig: {name}={getattr(self, name)!r}; expected a positive number")
         if self.soft_cap is not None and not self.soft_cap > 0:
             raise ValueError(f"LMConfig: soft_cap={self.soft_cap!r}; expected a positive number or None")
 

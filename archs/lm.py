@@ -23,7 +23,7 @@ which takes a CPU a sixth of the step of a small model, while four blocks compil
 def _norm(config: LMConfig, dtype: DTypeLike, rngs: nnx.Rngs) -> nnx.RMSNorm | nnx.LayerNorm:
     """A normalisation that computes in float32, whatever ``dtype`` it returns."""
     kind = nnx.RMSNorm if config.norm == "rms" else nnx.LayerNorm
-    return kind(config.dim, epsilon=1e-6, dtype=dtype, param_dtype=jnp.float32, rngs=rngs)
+    return kind(config.dim, epsilon=config.norm_eps, dtype=dtype, param_dtype=jnp.float32, rngs=rngs)
 
 
 class Block(nnx.Module):
@@ -215,7 +215,7 @@ class LM(nnx.Module):
         old = cache or LMCache((None,) * width, (None,) * len(self.tail))
         x = self.embedding[...][tokens]
         if self.config.scale_embedding:
-            x = x * self.config.dim**0.5
+            x = x * jnp.float32(jnp.bfloat16(self.config.dim**0.5))  # rounded, or Gemma's checkpoints would differ
         shape = (tokens.shape[0], tokens.shape[1] if tokens.ndim > 1 else 1)
         widths = {name: width for mixer in self.config.pattern for name, width in mixer.side(self.config.dim).items()}
         side = {name: jnp.zeros((*shape, width), jnp.float32) for name, width in widths.items()}

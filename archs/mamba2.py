@@ -10,7 +10,7 @@ from .config import LMConfig
 
 
 def _pile(dim: int, depth: int) -> LMConfig:
-    return LMConfig(vocab=50_288, dim=dim, depth=depth, pattern=(Mamba2Config(),))
+    return LMConfig(vocab=50_288, dim=dim, depth=depth, pattern=(Mamba2Config(),), norm_eps=1e-5)
 
 
 mamba2 = Arch(

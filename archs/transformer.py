@@ -11,7 +11,7 @@ from .config import LMConfig
 
 def _smollm2(dim: int, depth: int, kv_heads: int, hidden: int, rope_base: float) -> LMConfig:
     mixer = AttentionConfig(head_dim=64, kv_heads=kv_heads, rope_base=rope_base)
-    return LMConfig(vocab=49_152, dim=dim, depth=depth, pattern=(mixer,), mlp=SwiGLUConfig(hidden))
+    return LMConfig(vocab=49_152, dim=dim, depth=depth, pattern=(mixer,), mlp=SwiGLUConfig(hidden), norm_eps=1e-5)
 
 
 transformer = Arch(

@@ -28,6 +28,11 @@ class AttentionConfig(MixerConfig):
       qk_norm: RMS norm of each head's q and k, before the rotation.
       rope_base: the rotary positions' base.
       short_conv: width of a causal filter on the projected q, k and v; 0: none.
+      rope_dim: how many leading channels of a head turn with the position, an even number; None: all; 0: none.
+      gate: multiply the heads' outputs by ``sigmoid(W_g x)``, as Qwen3-Next does.
+      qkv_bias: biases on q, k and v, as Qwen2 has.
+      out_bias: a bias on the output, as RecurrentGemma has.
+      norm_eps: epsilon of the q and k norms.
     """
 
     heads: int | None = None
@@ -37,6 +42,11 @@ class AttentionConfig(MixerConfig):
     qk_norm: bool = False
     rope_base: float = 10_000.0
     short_conv: int = 0
+    rope_dim: int | None = None
+    gate: bool = False
+    qkv_bias: bool = False
+    out_bias: bool = False
+    norm_eps: float = 1e-5
 
     def sizes(self, dim: int) -> tuple[int, int, int]:
         """The numbers of query heads, of key heads, and of channels of q, k and v together."""
@@ -44,6 +54,8 @@ class AttentionConfig(MixerConfig):
         kv_heads = self.kv_heads or heads
         if heads % kv_heads:
             raise ValueError(f"attention: heads={heads} must be a multiple of kv_heads={kv_heads}")
+        if self.rope_dim is not None and (self.rope_dim % 2 or not 0 <= self.rope_dim <= self.head_dim):
+            raise ValueError(f"attention: rope_dim={self.rope_dim} must be even, and at most head_dim={self.head_dim}")
         return heads, kv_heads, (heads + 2 * kv_heads) * self.head_dim
 
     def build(
@@ -55,13 +67,17 @@ class AttentionConfig(MixerConfig):
     def param_count(self, dim: int) -> int:
         """The number of parameters."""
         heads, _, channels = self.sizes(dim)
+        inner = heads * self.head_dim
+        projections = dim * (channels + inner * (2 if self.gate else 1))
+        biases = (channels if self.qkv_bias else 0) + (dim if self.out_bias else 0)
         norms = 2 * self.head_dim if self.qk_norm else 0
-        return dim * (channels + heads * self.head_dim) + conv_params(self.short_conv, channels) + norms
+        return projections + biases + conv_params(self.short_conv, channels) + norms
 
     def flops_per_token(self, dim: int, T: int) -> float:
         """Forward operations of one token, averaged over a sequence of T."""
         heads, _, channels = self.sizes(dim)
-        projections = flops.projection(dim, channels) + flops.projection(heads * self.head_dim, dim)
+        inner = heads * self.head_dim
+        projections = flops.projection(dim, channels) + flops.projection(dim, inner) * (2 if self.gate else 1)
         attended = flops.attention(heads, self.head_dim, T, self.window)
         return projections + flops.short_conv(self.short_conv, channels) + attended
 
@@ -83,6 +99,8 @@ class AttentionCache(NamedTuple):
 
 class Attention(Mixer):
     """Multi-head softmax attention with rotary positions: ``y = W_o [softmax(q K^T / sqrt(K)) V]``, causal.
+
+    With a gate, ``y = W_o [sigmoid(W_g x) * softmax(q K^T / sqrt(K)) V]``.
 
     Only the mixer: no norm before it, no residual. Each document counts its positions from 0.
 
@@ -110,11 +128,13 @@ class Attention(Mixer):
         keys = Keys(rngs)
         self.config, self.dtype = config, dtype
         self.heads, self.kv_heads, channels = config.sizes(dim)
-        self.qkv = dense(keys, "qkv", dim, channels, dtype=dtype)
+        self.qkv = dense(keys, "qkv", dim, channels, dtype=dtype, bias=config.qkv_bias)
         self.conv = ShortConv(keys, "conv", config.short_conv, channels)
-        self.q_norm = RMSNorm(config.head_dim) if config.qk_norm else None
-        self.k_norm = RMSNorm(config.head_dim) if config.qk_norm else None
-        self.out = dense(keys, "out", self.heads * config.head_dim, dim, dtype=dtype)
+        self.q_norm = RMSNorm(config.head_dim, eps=config.norm_eps) if config.qk_norm else None
+        self.k_norm = RMSNorm(config.head_dim, eps=config.norm_eps) if config.qk_norm else None
+        inner = self.heads * config.head_dim
+        self.gate = dense(keys, "gate", dim, inner, dtype=dtype) if config.gate else None
+        self.out = dense(keys, "out", inner, dim, dtype=dtype, bias=config.out_bias)
 
     def init_cache(self, batch: int, max_len: int) -> AttentionCache:
         """An empty cache for ``max_len`` tokens, or for the window if that is less.
@@ -137,7 +157,7 @@ class Attention(Mixer):
         if self.q_norm is not None and self.k_norm is not None:
             q, k = self.q_norm(q), self.k_norm(k)
         new = place(x.shape[:2], cache.length, segment_ids)
-        q, k = rope(q, new.position, config.rope_base), rope(k, new.position, config.rope_base)
+        q, k = (rope(z, new.position, config.rope_base, config.rope_dim) for z in (q, k))
 
         if capacity == 0 and segment_ids is None:
             window = None if config.window is None else (config.window - 1, 0)
@@ -153,7 +173,10 @@ class Attention(Mixer):
             y = jax.nn.dot_product_attention(q, keys, values, mask=visible(new, seen, config.window)[:, None])
             y = jnp.where(new.valid[..., None, None], y, 0)
             cache = written
-        return self.out(rearrange(y, "B T H K -> B T (H K)")), cache
+        y = rearrange(y, "B T H K -> B T (H K)")
+        if self.gate is not None:
+            y = y * jax.nn.sigmoid(self.gate(x).astype(jnp.float32)).astype(y.dtype)
+        return self.out(y), cache
 
 
 class Place(NamedTuple):

@@ -26,6 +26,8 @@ class CombaConfig(GatedDeltaNetConfig):
     def __post_init__(self):
         if self.householders != 1:
             raise ValueError(f"Comba: householders={self.householders}; only GatedDeltaNet has several steps a token")
+        if self.key_heads is not None:
+            raise ValueError(f"Comba: key_heads={self.key_heads}; only GatedDeltaNet shares the heads of q and k")
 
     def build(
         self, dim: int, *, layer: int | Array = 0, depth: int = 1, dtype: DTypeLike = jnp.float32, rngs: nnx.Rngs

@@ -32,13 +32,15 @@ class GatedDeltaNetConfig(MixerConfig):
     """Settings of ``GatedDeltaNet``.
 
     Args:
-      heads: heads; None: as many as make the keys fill the model width. (The paper's fill three quarters of it.)
+      heads: value heads; None: as many as make the keys fill the model width. (The paper's fill three quarters of it.)
       head_dim: width of a head's keys (K).
       expand_v: width of a head's values over that of its keys.
       negative_eigenvalues: beta ranges over (0, 2) instead of (0, 1), so that a write can flip the state along its key.
       householders: steps of the delta rule a token, each with a key, a value and a beta of its own; above 1 this is
         Gated DeltaProduct.
       short_conv: width of the causal filter on q, k and v, before their SiLU; 0: SiLU alone.
+      key_heads: heads of q and k, a divisor of ``heads``, each shared by as many value heads; None: ``heads``.
+      norm_eps: epsilon of the output norm.
     """
 
     heads: int | None = None
@@ -47,11 +49,16 @@ class GatedDeltaNetConfig(MixerConfig):
     negative_eigenvalues: bool = False
     householders: int = 1
     short_conv: int = 4
+    key_heads: int | None = None
+    norm_eps: float = 1e-5
 
     def sizes(self, dim: int) -> tuple[int, int, int]:
-        """The number of heads, and the widths of the keys and of the values of all heads."""
+        """The number of value heads, and the widths of the keys and of the values of all heads."""
         heads = head_count(self.heads, dim, self.head_dim)
-        return heads, heads * self.head_dim, heads * self.head_dim * self.expand_v
+        key_heads = self.key_heads or heads
+        if heads % key_heads:
+            raise ValueError(f"gated_deltanet: heads={heads} must be a multiple of key_heads={key_heads}")
+        return heads, key_heads * self.head_dim, heads * self.head_dim * self.expand_v
 
     def channels(self, dim: int) -> int:
         """The widths of q, and of k and v of all steps, together."""
@@ -73,16 +80,16 @@ class GatedDeltaNetConfig(MixerConfig):
 
     def flops_per_token(self, dim: int, T: int) -> float:
         """Forward operations of one token."""
-        heads, keys, values = self.sizes(dim)
+        heads, _, values = self.sizes(dim)
         n, channels = self.householders, self.channels(dim)
         projections = flops.projection(dim, channels + values + (1 + n) * heads) + flops.projection(values, dim)
-        recurrence = n * flops.delta_rule(heads, keys // heads, values // heads)
+        recurrence = n * flops.delta_rule(heads, self.head_dim, values // heads)
         return projections + flops.short_conv(self.short_conv, channels) + recurrence
 
     def state_bytes(self, dim: int, T: int) -> int:
         """The state and the filter's tail."""
-        heads, keys, values = self.sizes(dim)
-        return 4 * keys * (values // heads) + conv_bytes(self.short_conv, self.channels(dim))
+        _, _, values = self.sizes(dim)
+        return 4 * self.head_dim * values + conv_bytes(self.short_conv, self.channels(dim))
 
 
 class GatedDeltaNetCache(NamedTuple):
@@ -135,12 +142,12 @@ class GatedDeltaNet(Mixer):
         self.A_log = nnx.Param(log_uniform_decays(draw("A_log"), self.heads, low=1e-3))
         self.dt_bias = nnx.Param(inverse_softplus_steps(draw("dt_bias"), self.heads))
         self.gate = dense(draw, "gate", dim, self.values, dtype=dtype)
-        self.norm = RMSNorm(self.values // self.heads)
+        self.norm = RMSNorm(self.values // self.heads, eps=config.norm_eps)
         self.out = dense(draw, "out", self.values, dim, dtype=dtype)
 
     def init_cache(self, batch: int, max_len: int) -> GatedDeltaNetCache:
         """The zero state."""
-        shape = (batch, self.heads, self.keys // self.heads, self.values // self.heads)
+        shape = (batch, self.heads, self.config.head_dim, self.values // self.heads)
         return GatedDeltaNetCache(jnp.zeros(shape, jnp.float32), self.conv.init_tail(batch))
 
     def prefill(
@@ -148,10 +155,11 @@ class GatedDeltaNet(Mixer):
     ) -> tuple[Float[Array, "B T D"], GatedDeltaNetCache]:
         """Runs the T next tokens from the cached state."""
         qkv, tail = self.conv(self.qkv(x), cache.tail, segment_ids)
-        n = self.config.householders
+        n, K = self.config.householders, self.config.head_dim
         q, k, v = jnp.split(qkv, [self.keys, (1 + n) * self.keys], axis=-1)
-        q, gate = (rearrange(z, "B T (H K) -> B T H K", H=self.heads) for z in (q, self.gate(x)))
-        k, v = (rearrange(z, "B T (n H K) -> B (T n) H K", n=n, H=self.heads) for z in (k, v))
+        q, k = rearrange(q, "B T (H K) -> B T H K", K=K), rearrange(k, "B T (n H K) -> B (T n) H K", n=n, K=K)
+        v, gate = rearrange(v, "B T (n H V) -> B (T n) H V", n=n, H=self.heads), self.gate(x)
+        gate = rearrange(gate, "B T (H V) -> B T H V", H=self.heads)
         beta = jax.nn.sigmoid(self.beta(x).astype(jnp.float32)) * (2 if self.config.negative_eigenvalues else 1)
         beta = rearrange(beta, "B T (n H) -> B (T n) H", n=n)
         g = -jnp.exp(self.A_log[...]) * jax.nn.softplus(self.decay(x).astype(jnp.float32) + self.dt_bias)

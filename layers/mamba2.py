@@ -41,6 +41,7 @@ class Mamba2Config(MixerConfig):
       short_conv: width of the causal filter on x, B and C; 0: none.
       levels: of log-linear attention, at least 2: enough for 2^(levels - 1) tokens to be told apart by distance; 0:
         plain Mamba-2.
+      norm_eps: epsilon of the gated norm.
     """
 
     heads: int | None = None
@@ -50,6 +51,7 @@ class Mamba2Config(MixerConfig):
     groups: int = 1
     short_conv: int = 4
     levels: int = 0
+    norm_eps: float = 1e-5
 
     def sizes(self, dim: int) -> tuple[int, int, int]:
         """The number of heads, the inner width, and the number of channels of x, B and C together."""
@@ -143,7 +145,7 @@ class Mamba2(Mixer):
         weigh = (self.heads, config.levels)
         self.weigh = dense(keys, "weigh", dim, weigh[0] * weigh[1], dtype=dtype) if config.levels else None
         self.level_scale = nnx.Param(jnp.ones(weigh, jnp.float32)) if config.levels else None
-        self.norm = RMSNorm(self.inner, groups=config.groups)
+        self.norm = RMSNorm(self.inner, groups=config.groups, eps=config.norm_eps)
         self.out = dense(keys, "out", self.inner, dim, dtype=dtype)
 
     def init_cache(self, batch: int, max_len: int) -> Mamba2Cache:

@@ -175,17 +175,23 @@ def conv_bytes(width: int, channels: int) -> int:
     return 4 * max(width - 1, 0) * channels
 
 
-def rope(x: Float[Array, "B T H K"], position: Int[Array, "B T"], base: float) -> Float[Array, "B T H K"]:
-    """Rotary positions: turns the pair (x_i, x_{i + K/2}) by the angle ``position * base^(-2i/K)``, in float32.
+def rope(
+    x: Float[Array, "B T H K"], position: Int[Array, "B T"], base: float, width: int | None = None
+) -> Float[Array, "B T H K"]:
+    """Rotary positions: turns the pair (x_i, x_{i + n/2}) by the angle ``position * base^(-2i/n)``, in float32.
+
+    n is ``width``, the number of leading channels that turn (None: all K; 0: none); the others pass as they are.
 
     Source: Su, Lu, Pan, Murtadha, Wen & Liu (2021), RoFormer, arXiv 2104.09864.
     """
-    K = x.shape[-1]
-    frequency = base ** (-np.arange(0, K, 2, dtype=np.float32) / K)
+    n = x.shape[-1] if width is None else width
+    if not n:
+        return x
+    frequency = base ** (-np.arange(0, n, 2, dtype=np.float32) / n)
     angle = (position[..., None] * frequency)[:, :, None]
     cos, sin = jnp.cos(angle), jnp.sin(angle)
-    left, right = jnp.split(x.astype(jnp.float32), 2, axis=-1)
-    return jnp.concatenate([left * cos - right * sin, left * sin + right * cos], axis=-1).astype(x.dtype)
+    left, right, rest = jnp.split(x.astype(jnp.float32), [n // 2, n], axis=-1)
+    return jnp.concatenate([left * cos - right * sin, left * sin + right * cos, rest], axis=-1).astype(x.dtype)
 
 
 def inverse_softplus_steps(key: Array, heads: int, low: float = 1e-3, high: float = 0.1) -> Float[Array, " H"]:

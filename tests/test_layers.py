@@ -189,6 +189,8 @@ def test_the_root_has_a_bounded_gradient():
     ("config", "message"),
     [
         (AttentionConfig(heads=3, kv_heads=2), "heads=3 must be a multiple of kv_heads=2"),
+        (AttentionConfig(rope_dim=3), "rope_dim=3 must be even, and at most head_dim=64"),
+        (GatedDeltaNetConfig(heads=3, key_heads=2), "heads=3 must be a multiple of key_heads=2"),
         (Mamba2Config(heads=3, groups=2), "heads=3 must be a multiple of groups=2"),
     ],
 )

@@ -24,8 +24,8 @@ def gelu(x):
     return 0.5 * x * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3)))
 
 
-def rms(x, scale):
-    return x / np.sqrt(np.mean(x**2, -1, keepdims=True) + 1e-5) * scale
+def rms(x, scale, eps=1e-5):
+    return x / np.sqrt(np.mean(x**2, -1, keepdims=True) + eps) * scale
 
 
 def layer_normed(x, norm, eps=1e-5):
@@ -54,7 +54,7 @@ def merged(x):
 
 
 def delta(q, k, v, beta, decay):
-    y = np.zeros_like(v)
+    q, k, y = *(np.repeat(z, len(v) // len(z), axis=0) for z in (q, k)), np.zeros_like(v)
     for h in range(len(v)):
         S = np.zeros((q.shape[2], v.shape[2]))
         for t in range(v.shape[1]):

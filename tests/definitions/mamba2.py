@@ -2,7 +2,7 @@ import numpy as np
 
 from .common import DIM, convolved, heads, merged, rms, silu, softplus
 
-SWITCHED = {"groups": 2}
+SWITCHED = {"groups": 2, "norm_eps": 0.1}
 VARIANTS = {"log_linear": {"levels": 4}}
 
 
@@ -27,4 +27,4 @@ def definition(c, p, x):
                     weight = w[t, h, min((t ^ j).bit_length(), c.levels - 1)] * decay
                     y[h, t] += weight * (C[g, t] @ B[g, j]) * dt[j, h] * u[h, j]
     y = (merged(y) * silu(z)).reshape(len(x), c.groups, -1)
-    return rms(y, p.norm.scale.reshape(c.groups, -1)).reshape(len(x), -1) @ p.out.kernel
+    return rms(y, p.norm.scale.reshape(c.groups, -1), c.norm_eps).reshape(len(x), -1) @ p.out.kernel

@@ -1,0 +1,22 @@
+"""The families of checkpoints that load, by the ``model_type`` of their ``config.json``."""
+
+from .convert import Family
+from .griffin import RECURRENT_GEMMA
+from .kimi_linear import KIMI_LINEAR
+from .llama import LLAMA, QWEN2, QWEN3, SMOLLM3
+from .mamba2 import BAMBA, MAMBA2_ALONE
+from .qwen3_next import QWEN3_5, QWEN3_NEXT
+
+FAMILIES: dict[str, Family] = {
+    "bamba": BAMBA,
+    "kimi_linear": KIMI_LINEAR,
+    "llama": LLAMA,
+    "mamba2": MAMBA2_ALONE,
+    "qwen2": QWEN2,
+    "qwen3": QWEN3,
+    "qwen3_5": QWEN3_5,
+    "qwen3_5_text": QWEN3_5,
+    "qwen3_next": QWEN3_NEXT,
+    "recurrent_gemma": RECURRENT_GEMMA,
+    "smollm3": SMOLLM3,
+}

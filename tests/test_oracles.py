@@ -1,0 +1,167 @@
+"""Ours against independent implementations: the logits of ``transformers``, written by ``oracles/make.py``."""
+
+import functools
+import json
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+from mixers import close, quick_jit
+from subquad.archs import LM
+from subquad.archs.hf import FAMILIES, from_pretrained, from_tensors
+
+FOLDER = Path(__file__).parent / "oracles"
+TOLERANCE = 1e-5
+CUT = 9  # tokens of the prefill, before the steps
+
+
+def read(path: Path):
+    """Config, tensors, tokens and logits of a file."""
+    with np.load(path) as file:
+        tensors = {key.removeprefix("weights."): file[key] for key in file if key.startswith("weights.")}
+        return json.loads(str(file["config"])), tensors, jnp.asarray(file["tokens"]), file["logits"]
+
+
+@functools.cache
+def oracle(name: str):
+    return read(FOLDER / f"{name}.npz")
+
+
+ORACLES = sorted(path.stem for path in FOLDER.glob("*.npz"))
+"""Those of layers that are not here yet wait for their family."""
+LOADABLE = [name for name in ORACLES if oracle(name)[0]["model_type"] in FAMILIES]
+
+
+@quick_jit
+def outputs(lm: LM, tokens: jax.Array):
+    """The logits as a whole; and by a prefill, then step by step."""
+    cache = lm.init_cache(*tokens.shape)
+    first, cache = lm.prefill(tokens[:, :CUT], cache)
+
+    def one(cache, token):
+        logits, cache = lm.step(token, cache)
+        return cache, logits
+
+    _, rest = jax.lax.scan(one, cache, tokens[:, CUT:].T)
+    return lm(tokens), jnp.concatenate([first, rest.swapaxes(0, 1)], axis=1)
+
+
+@pytest.mark.parametrize("name", LOADABLE)
+def test_logits_are_those_of_transformers(name):
+    config, tensors, tokens, logits = oracle(name)
+    settings, lm = from_tensors(config, tensors)
+    assert settings.param_count() == sum(tensor.size for tensor in tensors.values()), f"{name}: parameters"
+    whole, stepwise = outputs(lm, tokens)
+    close(whole, logits, f"{name}: whole", TOLERANCE)
+    close(stepwise, logits, f"{name}: prefill and steps", TOLERANCE)
+
+
+def test_every_family_has_an_oracle():
+    assert {oracle(name)[0]["model_type"] for name in LOADABLE} == FAMILIES.keys() - {"qwen3_5"}
+
+
+def test_a_published_folder_loads():
+    """Three files with an index, in bfloat16; the logits are those of the weights in the files."""
+    _, lm = from_pretrained(FOLDER / "checkpoint")
+    with np.load(FOLDER / "checkpoint" / "logits.npz") as file:
+        close(outputs(lm, jnp.asarray(file["tokens"]))[0], file["logits"], "checkpoint", TOLERANCE)
+
+
+def test_a_model_inside_another_loads():
+    """Qwen3.5 as published: the language model of one that also sees, and predicts several tokens."""
+    config, tensors, tokens, logits = oracle("qwen3_5")
+    tensors = {name.replace("model.", "model.language_model.", 1): tensor for name, tensor in tensors.items()}
+    extra = {"model.visual.pos_embed.weight": np.zeros((3, 3)), "mtp.fc.weight": np.zeros((3, 3))}
+    _, lm = from_tensors({"model_type": "qwen3_5", "text_config": config}, tensors | extra)
+    close(outputs(lm, tokens)[0], logits, "qwen3_5", TOLERANCE)
+
+
+def test_a_tied_head_may_be_stored_twice():
+    config, tensors, tokens, logits = oracle("qwen2")
+    embedding = tensors["model.embed_tokens.weight"]
+    _, lm = from_tensors(config, tensors | {"lm_head.weight": embedding})
+    close(outputs(lm, tokens)[0], logits, "qwen2", TOLERANCE)
+    with pytest.raises(ValueError, match=r"does not promise: lm_head\.weight"):
+        from_tensors(config, tensors | {"lm_head.weight": embedding + 1})
+
+
+def test_compute_dtype_is_an_argument():
+    config, tensors, tokens, logits = oracle("llama")
+    _, lm = from_tensors(config, tensors, dtype=jnp.bfloat16)
+    assert {leaf.dtype for leaf in jax.tree.leaves(lm)} == {jnp.dtype("float32")}
+    close(outputs(lm, tokens)[0], logits, "bfloat16", 3e-2)
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "message"),
+    [
+        ("llama", {"model_type": "lama"}, "model_type.*'lama'; did you mean 'llama'"),
+        ("llama", {"attention_bias": True}, "llama: attention_bias=True; only False can be loaded"),
+        ("llama", {"rope_parameters": {"rope_type": "yarn"}}, "llama: rope_type='yarn'; only 'default'"),
+        ("llama", {"num_hidden_layers": 3}, r"has no model\.layers\.2\.\S+, of which \S+ is made"),
+        ("llama", {"num_hidden_layers": 1}, r"does not promise: model\.layers\.1\.input_layernorm\.weight"),
+        (
+            "llama",
+            {"intermediate_size": 53},
+            r"layers\.0\.mlp\.down_proj\.weight is \[36, 52\]; mlp\.down\.kernel takes \[53, 36\]",
+        ),
+        ("llama", {"tie_word_embeddings": True}, r"does not promise: lm_head\.weight"),
+        ("qwen3_next", {"mlp_only_layers": [0]}, "qwen3_next: num_experts=2: no layer here is a mixture of experts"),
+        ("mamba2", {"time_step_limit": [0.0, 0.1]}, r"mamba2: time_step_limit=\[0.0, 0.1\]"),
+    ],
+)
+def test_what_does_not_fit_is_refused(name, changes, message):
+    config, tensors, *_ = oracle(name)
+    with pytest.raises(ValueError, match=message):
+        from_tensors(config | changes, tensors)
+
+
+def test_a_folder_without_safetensors_is_refused(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"there is no .*config\.json"):
+        from_pretrained(tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps(oracle("llama")[0]))
+    (tmp_path / "pytorch_model.bin").touch()
+    with pytest.raises(FileNotFoundError, match=r"model\.safetensors; only safetensors are loaded, pickles .* never"):
+        from_pretrained(tmp_path)
+    whole = (FOLDER / "checkpoint" / "model-00001-of-00003.safetensors").read_bytes()
+    for cut in (0, 5, 100, len(whole) - 1):
+        (tmp_path / "model.safetensors").write_bytes(whole[:cut])
+        with pytest.raises(ValueError, match="cut short"):
+            from_pretrained(tmp_path)
+
+
+STARTS = {
+    "recurrent_gemma": {
+        *(f"mixer.{name}" for name in ("x.kernel", "y.kernel", "conv.filter", "decay", "out.kernel")),
+        *(f"mixer.{name}.bias" for name in ("x", "y", "conv", "gate_r", "gate_i", "out")),
+    },
+    "mamba": {"mixer.A_log", "mixer.D", "mixer.dt_proj.kernel", "mixer.dt_bias"},
+    "xlstm": {"mixer.gates.kernel", "mixer.gate_bias", "mixer.norm.scale"},
+    "kimi_linear": {"mixer.A_log", "mixer.dt_bias", "mixer.norm.scale"},
+}
+"""What starts as its authors' code has it, in ``transformers`` too; other projections start as ``parts`` says, and
+RecurrentGemma's gates as in its authors' own code."""
+
+
+@pytest.mark.parametrize("name", [name for name in STARTS if name in FAMILIES])
+def test_what_is_special_starts_as_in_transformers(name):
+    """Means and deviations agree, within 5 standard errors of what was drawn."""
+    file = json.loads((FOLDER / "inits.json").read_text(encoding="utf-8"))[name]
+    family = FAMILIES[name]
+    settings = family.config(file["config"])
+    mixer = settings.mixers[0].build(settings.dim, depth=settings.depth, rngs=nnx.Rngs(0))
+    params = {".".join(("mixer", *path)): leaf for path, leaf in nnx.to_flat_state(nnx.state(mixer, nnx.Param))}
+    assert STARTS[name] <= params.keys()
+    for ours in STARTS[name]:
+        drawn = np.asarray(params[ours][...], np.float64)
+        theirs = [file["start"][f"{family.layers}.0.{part}"] for part in family.names(settings, 0)[ours].split()]
+        parts = np.split(drawn.reshape(-1), len(theirs)) if len(theirs) > 1 else [drawn]
+        for part, (mean, deviation) in zip(parts, theirs, strict=True):
+            error = 5 * deviation / part.size**0.5
+            assert abs(part.mean() - mean) <= error + 1e-6, f"{name} {ours}: mean {part.mean():.4f}, theirs {mean:.4f}"
+            assert abs(part.std() - deviation) <= error + 1e-6, (
+                f"{name} {ours}: deviation {part.std():.4f}, theirs {deviation:.4f}"
+            )
