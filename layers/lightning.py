@@ -107,7 +107,7 @@ class Lightning(Mixer):
         # 1 - l / (L - 1 + EPSILON) on one denominator, where nothing cancels.
         self.decay = Constant(-rates * ((depth - 1 - layer + EPSILON) / (depth - 1 + EPSILON) + EPSILON))
         self.gate = dense(draw, "gate", dim, self.width, dtype=dtype)
-        self.norm = RMSNorm(self.width)
+        self.norm = RMSNorm(self.width, eps=1e-6)
         self.out = dense(draw, "out", self.width, dim, dtype=dtype)
 
     def init_cache(self, batch: int, max_len: int) -> LightningCache:

@@ -26,6 +26,7 @@ class MambaConfig(MixerConfig):
       dt_rank: rank of the map that gives the step sizes; None: a sixteenth of the model width, rounded up.
       inner_norm: RMS norms on the low-rank step, B and C, as Jamba and Falcon Mamba have them.
       short_conv: width of the causal filter before the recurrence; 0: none.
+      norm_eps: epsilon of the inner norms.
     """
 
     state_dim: int = 16
@@ -33,6 +34,7 @@ class MambaConfig(MixerConfig):
     dt_rank: int | None = None
     inner_norm: bool = False
     short_conv: int = 4
+    norm_eps: float = 1e-5
 
     def sizes(self, dim: int) -> tuple[int, int]:
         """The inner width, and the rank of the step sizes."""
@@ -115,8 +117,9 @@ class Mamba(Mixer):
         bias_init = uniform_within(width**-0.5) if width else None
         self.conv = ShortConv(keys, "conv", width, self.inner, activation="silu", bias_init=bias_init)
         self.x_proj = dense(keys, "x_proj", self.inner, self.rank + 2 * N, dtype=dtype)
-        self.dt_norm = RMSNorm(self.rank) if config.inner_norm else None
-        self.B_norm, self.C_norm = (RMSNorm(N) if config.inner_norm else None for _ in "BC")
+        widths = (self.rank, N, N) if config.inner_norm else ()
+        norms = [RMSNorm(n, eps=config.norm_eps) for n in widths] or [None] * 3
+        self.dt_norm, self.B_norm, self.C_norm = norms
         dt_init = uniform_within(self.rank**-0.5)
         self.dt_proj = dense(keys, "dt_proj", self.rank, self.inner, dtype=dtype, init=dt_init)
         self.init_recurrence(keys)

@@ -27,12 +27,14 @@ class MLSTMLargeConfig(MixerConfig):
       keys: width of a head's keys over that of its values.
       cap: c where the gates' pre-activations are ``c tanh(. / c)``.
       short_conv: width of a causal filter on the input; 0: none.
+      norm_eps: epsilon of the output norm.
     """
 
     heads: int = 8
     keys: float = 0.5
     cap: float = 15.0
     short_conv: int = 0
+    norm_eps: float = 1e-6
 
     def sizes(self, dim: int) -> tuple[int, int]:
         """The widths of a head's keys and values."""
@@ -112,7 +114,7 @@ class MLSTMLarge(Mixer):
         self.v, self.o = (dense(keys, name, dim, dim, dtype=dtype, init=small) for name in "vo")
         self.gates = dense(keys, "gates", dim, 2 * H, dtype=dtype, init=zeros)
         self.gate_bias = nnx.Param(jnp.concatenate([jnp.full(H, -10.0), jnp.linspace(3.0, 6.0, H)]))
-        self.norm = HeadNorm(dim, eps=1e-6)
+        self.norm = HeadNorm(dim, eps=config.norm_eps)
         self.out = dense(keys, "out", dim, dim, dtype=dtype, init=normal(2 / (depth * dim**0.5)))
 
     def init_cache(self, batch: int, max_len: int) -> MLSTMLargeCache:

@@ -60,6 +60,8 @@ def from_tensors(
     if name not in FAMILIES:
         raise unknown("checkpoint family (model_type)", name, FAMILIES)
     family, tensors = FAMILIES[name], dict(tensors)
+    if family.mixers_only:
+        raise ValueError(f"{name}: cannot be loaded whole: {family.mixers_only}")
     if "text_config" in config:  # a language model among others: its names have a prefix more
         config = config["text_config"]
         tensors = {key.replace("model.language_model.", "model.", 1): tensor for key, tensor in tensors.items()}

@@ -38,6 +38,7 @@ class Family:
       centred: those of our parameters of which theirs is 1 less.
       arrange: renames or reorders one layer's tensors first, where the table alone cannot say it.
       ignored: beginnings of tensors that are no part of the language model.
+      mixers_only: why the blocks are not ours, where only the mixers are; ``loaded`` serves tests of these.
     """
 
     config: Callable[[Mapping[str, Any]], LMConfig]
@@ -59,6 +60,7 @@ class Family:
     centred: frozenset[str] = frozenset()
     arrange: Callable[[Mapping[str, Any], Tensors], Tensors] = identity
     ignored: tuple[str, ...] = ()
+    mixers_only: str = ""
 
     def names(self, settings: LMConfig, layer: int) -> Names:
         """Our parameters of one block, and the tensors of each."""

@@ -4,14 +4,21 @@ from .convert import Family
 from .griffin import RECURRENT_GEMMA
 from .kimi_linear import KIMI_LINEAR
 from .llama import LLAMA, QWEN2, QWEN3, SMOLLM3
+from .mamba import FALCON_MAMBA, JAMBA, MAMBA_ALONE
 from .mamba2 import BAMBA, MAMBA2_ALONE
+from .minimax import MINIMAX
 from .qwen3_next import QWEN3_5, QWEN3_NEXT
+from .xlstm import XLSTM
 
 FAMILIES: dict[str, Family] = {
     "bamba": BAMBA,
+    "falcon_mamba": FALCON_MAMBA,
+    "jamba": JAMBA,
     "kimi_linear": KIMI_LINEAR,
     "llama": LLAMA,
+    "mamba": MAMBA_ALONE,
     "mamba2": MAMBA2_ALONE,
+    "minimax": MINIMAX,
     "qwen2": QWEN2,
     "qwen3": QWEN3,
     "qwen3_5": QWEN3_5,
@@ -19,4 +26,5 @@ FAMILIES: dict[str, Family] = {
     "qwen3_next": QWEN3_NEXT,
     "recurrent_gemma": RECURRENT_GEMMA,
     "smollm3": SMOLLM3,
+    "xlstm": XLSTM,
 }

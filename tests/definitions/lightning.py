@@ -14,4 +14,4 @@ def definition(c, p, x):
         for t in range(len(x)):
             S = np.exp(-slope) * S + np.outer(k[h, t], v[h, t])
             y[h, t] = q[h, t] @ S
-    return (sigmoid(x @ p.gate.kernel) * rms(merged(y), p.norm.scale)) @ p.out.kernel
+    return (sigmoid(x @ p.gate.kernel) * rms(merged(y), p.norm.scale, 1e-6)) @ p.out.kernel

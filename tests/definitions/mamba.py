@@ -2,6 +2,8 @@ import numpy as np
 
 from .common import DIM, convolved, rms, silu, softplus
 
+SWITCHED = {"norm_eps": 0.1}
+
 
 def definition(c, p, x):
     inner, rank = c.sizes(DIM)
@@ -9,7 +11,8 @@ def definition(c, p, x):
     u = silu(convolved(u, getattr(p, "conv", None), c.short_conv))
     r, B, C = np.split(u @ p.x_proj.kernel, [rank, rank + c.state_dim], axis=1)
     if c.inner_norm:
-        r, B, C = rms(r, p.dt_norm.scale), rms(B, p.B_norm.scale), rms(C, p.C_norm.scale)
+        scales = (p.dt_norm.scale, p.B_norm.scale, p.C_norm.scale)
+        r, B, C = (rms(z, scale, c.norm_eps) for z, scale in zip((r, B, C), scales, strict=True))
     dt = softplus(r @ p.dt_proj.kernel + p.dt_bias)
     h, y = np.zeros((inner, c.state_dim)), np.zeros_like(u)
     for t in range(len(x)):
