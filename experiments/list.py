@@ -68,6 +68,9 @@ def list_table(markdown: bool) -> str:
     render = _markdown if markdown else _terminal
     layers = render(f"Layers at width {DIM:,}, {T:,} tokens", "layer", layer_rows())
     archs = render(f"Architectures at {T:,} tokens", "preset", arch_rows())
+    if markdown:
+        title, _, table = archs.partition("\n")
+        archs = f"<details><summary>{title}</summary>\n{table}\n\n</details>"
     note = (
         "FLOPs are those of a token's forward pass. State is what decoding keeps per sequence, in float32; "
         f"↑: it grows past {T:,} tokens."
