@@ -25,7 +25,7 @@ def test_a_row_holds_what_the_config_answers():
     lm, row = ARCHS["griffin"].sizes["2b"], rows["griffin 2b"]
     assert row[2:5] == (lm.param_count(), lm.flops_per_token(2048), lm.state_bytes(2048))
     assert row.paper == ("De et al. (2024)", "2402.19427")
-    assert {name for name in MIXERS if rows[name].grows} == set(GROWING)
+    assert {name for name in MIXERS if rows[name].grows} == GROWING - {"hyena"}, "its filters reach 2,048 tokens"
     assert not rows["griffin 2b"].grows, "its window is 2,048"
     assert rows["transformer 135m"].grows
 
