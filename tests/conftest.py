@@ -1,6 +1,7 @@
 """How the tests run: on the CPU as 8 devices, with compiled code kept between runs. Subprocesses inherit all of it."""
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -18,10 +19,11 @@ os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Lets two foreign warnings pass.
+    """Lets two foreign warnings pass, and Ctrl-C through, which a shell's background jobs ignore.
 
     JAX's cache writes in place, so one worker may read what another is still writing; JAX then warns and compiles.
     """
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     config.addinivalue_line("filterwarnings", "ignore:Error (reading|writing) persistent compilation cache:UserWarning")
     # A read that fails leaves Orbax's coroutines to the garbage collector, which complains in whichever test it runs.
     orbax = "ignore:Exception ignored in. (None|<coroutine object .*read):pytest.PytestUnraisableExceptionWarning"

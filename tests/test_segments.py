@@ -12,7 +12,9 @@ from subquad import kernels
 from subquad.kernels import dispatch
 
 B, H, K, V, D, W = 2, 4, 3, 5, 6, 4
-IMPLS = [(op, impl) for op, impls in dispatch.IMPLEMENTATIONS.items() for impl in impls]
+OPS = ("delta_rule", "dplr", "gla", "linear_scan", "longhorn", "selective_scan", "short_conv")
+"""Those whose state is one array; of the others the laws of their layers say the same."""
+IMPLS = [(op, impl) for op in OPS for impl in dispatch.IMPLEMENTATIONS[op]]
 
 
 @dataclass
@@ -40,12 +42,21 @@ def document(op: str, T: int, rng: np.random.Generator) -> Document:
             {"x": normal(B, T, D)},
             {"w": normal(W, D), "b": normal(D), "initial_state": normal(B, W - 1, D)},
         )
+    if op == "selective_scan":
+        timed = {"x": normal(B, T, D), "dt": rng.uniform(size=(B, T, D)), "B": normal(B, T, K), "C": normal(B, T, K)}
+        return Document(timed, {"A": -rng.uniform(1, 3, size=(D, K)), "initial_state": normal(B, D, K)})
+    if op == "longhorn":
+        timed = {"x": normal(B, T, D), "delta": rng.uniform(size=(B, T, D)), "k": unit(B, T, K), "q": normal(B, T, K)}
+        return Document(timed, {"initial_state": normal(B, D, K)})
     timed = {
         "q": normal(B, T, H // 2, K),
         "k": unit(B, T, H // 2, K),
         "v": normal(B, T, H, V),
         "g": -rng.exponential(size=(B, T, H, K)),
     }
+    if op == "dplr":
+        timed["g"] = timed["g"][:, :, : H // 2]
+        timed |= {"a": -0.5 * timed["k"], "b": timed["k"]}
     if op == "delta_rule":
         timed["beta"] = rng.uniform(size=(B, T, H))
     return Document(timed, {"initial_state": normal(B, H, K, V)})

@@ -63,6 +63,8 @@ def base(arch: str, size: str = "tiny") -> LMConfig:
             raise UserError(f"{name} has no size {size!r}: {nearest(size, ARCHS[name].sizes)}")
         model = preset(name, size)
         for change in changes:
+            if change in ("+conv", "-conv") and not any(hasattr(mixer, "short_conv") for mixer in model.pattern):
+                raise UserError(f"{arch!r}: {name} has no short convolution to add or to remove")
             model = changed(model, {"+conv": f"+short_conv={SHORT_CONV}", "-conv": "+short_conv=0"}.get(change, change))
         return model
     found = value(arch)

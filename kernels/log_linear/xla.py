@@ -42,7 +42,7 @@ def _chunk(scale, state, x, links):
     last = after.astype(jnp.int32)
 
     with matmul_precision(dtype):
-        decay = decays(g, C, links)
+        decay = decays(g, k, links)
         q = scale * q
         pairs = jnp.einsum("bhil,bijl->bhij", w, hot(level(position[:, :, None], position[:, None])))
         past = jnp.einsum("bhil,biml->bhim", w, hot(moved(position)))
