@@ -14,8 +14,7 @@ from jaxtyping import Array, Float, Int
 from ..kernels import mlstm
 from . import flops
 from .base import Mixer, MixerConfig
-from .head_norm import HeadNorm
-from .parts import Keys, ShortConv, conv_bytes, conv_params, dense, uniform_within
+from .parts import GroupNorm, Keys, ShortConv, conv_bytes, conv_params, dense, uniform_within
 from .rg_lru import BlockDiagonal
 
 
@@ -125,7 +124,7 @@ class MLSTM(Mixer):
         self.gates = dense(keys, "gates", 3 * width, 2 * H, dtype=dtype, init=zeros)
         i_bias, f_bias = normal(0.1)(keys("gate_bias"), (H,), jnp.float32), jnp.linspace(3.0, 6.0, H)
         self.gate_bias = nnx.Param(jnp.concatenate([i_bias, f_bias]))
-        self.norm = HeadNorm(width)
+        self.norm = GroupNorm(width, groups=H, bias=False)
         self.skip = nnx.Param(jnp.ones(width, jnp.float32))
         self.down = dense(keys, "down", width, dim, dtype=dtype, init=normal(2 / (depth * dim**0.5)))
         self.width = width
@@ -148,5 +147,6 @@ class MLSTM(Mixer):
         i, f = jnp.split(gates, 2, axis=-1)
         state = (cache.memory, cache.norm, cache.unit)
         h, state = mlstm(q, k, v, i, f, initial_state=state, segment_ids=segment_ids)
+        h = rearrange(h.astype(jnp.float32), "B T H V -> B T (H V)")
         y = (self.norm(h) + self.skip * c.astype(jnp.float32)) * jax.nn.silu(z.astype(jnp.float32))
         return self.down(y), MLSTMCache(*state, tail)

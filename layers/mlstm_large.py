@@ -14,8 +14,7 @@ from jaxtyping import Array, Float, Int
 from ..kernels import mlstm
 from . import flops
 from .base import Mixer, MixerConfig
-from .head_norm import HeadNorm
-from .parts import Keys, ShortConv, conv_bytes, conv_params, dense
+from .parts import GroupNorm, Keys, ShortConv, conv_bytes, conv_params, dense
 
 
 @dataclass(frozen=True)
@@ -114,7 +113,7 @@ class MLSTMLarge(Mixer):
         self.v, self.o = (dense(keys, name, dim, dim, dtype=dtype, init=small) for name in "vo")
         self.gates = dense(keys, "gates", dim, 2 * H, dtype=dtype, init=zeros)
         self.gate_bias = nnx.Param(jnp.concatenate([jnp.full(H, -10.0), jnp.linspace(3.0, 6.0, H)]))
-        self.norm = HeadNorm(dim, eps=config.norm_eps)
+        self.norm = GroupNorm(dim, groups=H, eps=config.norm_eps, bias=False)
         self.out = dense(keys, "out", dim, dim, dtype=dtype, init=normal(2 / (depth * dim**0.5)))
 
     def init_cache(self, batch: int, max_len: int) -> MLSTMLargeCache:
@@ -134,5 +133,6 @@ class MLSTMLarge(Mixer):
         i, f = jnp.split(gates, 2, axis=-1)
         state = (cache.memory, cache.norm, cache.unit)
         h, state = mlstm(q, k, v, i, f, initial_state=state, segment_ids=segment_ids)
+        h = rearrange(h.astype(jnp.float32), "B T H V -> B T (H V)")
         y = self.norm(h) * jax.nn.sigmoid(self.o(x).astype(jnp.float32))
         return self.out(y), MLSTMLargeCache(*state, tail)

@@ -84,16 +84,16 @@ class RMSNorm(nnx.Module):
 
 
 class GroupNorm(nnx.Module):
-    """Layer norm within each of ``groups`` equal parts of the last axis, in float32, with a scale and a bias a channel.
+    """Layer norm within each of ``groups`` equal parts of the last axis, in float32, with a scale and, if asked, a bias.
 
     ``(x - mean(x)) / sqrt(var(x) + eps) * scale + bias``; one group is the plain layer norm. No statistic spans tokens.
 
     Source: Ba, Kiros & Hinton (2016), Layer Normalization, arXiv 1607.06450.
     """
 
-    def __init__(self, width: int, *, groups: int = 1, eps: float = 1e-5):
+    def __init__(self, width: int, *, groups: int = 1, eps: float = 1e-5, bias: bool = True):
         self.scale = nnx.Param(jnp.ones(width, jnp.float32))
-        self.bias = nnx.Param(jnp.zeros(width, jnp.float32))
+        self.bias = nnx.Param(jnp.zeros(width, jnp.float32)) if bias else None
         self.groups, self.eps = groups, eps
 
     def __call__(self, x: Float[Array, "*axes D"]) -> Float[Array, "*axes D"]:
@@ -101,7 +101,8 @@ class GroupNorm(nnx.Module):
         grouped = rearrange(x.astype(jnp.float32), "... (g d) -> ... g d", g=self.groups)
         centred = grouped - jnp.mean(grouped, axis=-1, keepdims=True)
         normed = centred * jax.lax.rsqrt(jnp.mean(centred**2, axis=-1, keepdims=True) + self.eps)
-        return (rearrange(normed, "... g d -> ... (g d)") * self.scale + self.bias).astype(x.dtype)
+        y = rearrange(normed, "... g d -> ... (g d)") * self.scale
+        return (y if self.bias is None else y + self.bias).astype(x.dtype)
 
 
 def l2_norm(x: Float[Array, "*axes K"], eps: float = 1e-6) -> Float[Array, "*axes K"]:

@@ -13,8 +13,7 @@ from jaxtyping import Array, Float, Int
 from ..kernels import slstm
 from . import flops
 from .base import Mixer, MixerConfig
-from .head_norm import HeadNorm
-from .parts import Keys, ShortConv, conv_bytes, conv_params, uniform_within
+from .parts import GroupNorm, Keys, ShortConv, conv_bytes, conv_params, uniform_within
 from .rg_lru import BlockDiagonal
 
 GATES = "ifzo"
@@ -111,7 +110,7 @@ class SLSTM(Mixer):
         power = 0.3 + 1.3 * layer / max(depth - 1, 1)
         forget = 5 - 12 * (jnp.arange(n) / max(n - 1, 1)) ** power
         self.bias = nnx.Param(jnp.zeros((H, 4, n), jnp.float32).at[:, GATES.index("f")].set(forget))
-        self.norm = HeadNorm(dim)
+        self.norm = GroupNorm(dim, groups=H, bias=False)
 
     def init_cache(self, batch: int, max_len: int) -> SLSTMCache:
         """The empty memory."""
@@ -128,4 +127,5 @@ class SLSTM(Mixer):
         gates = rearrange(gates, "G B T (H D) -> B T H G D", H=self.heads) + self.bias
         state = (cache.memory, cache.norm, cache.hidden, cache.unit)
         h, state = slstm(gates, self.recurrent[...], initial_state=state, segment_ids=segment_ids)
+        h = rearrange(h.astype(jnp.float32), "B T H V -> B T (H V)")
         return self.norm(h).astype(x.dtype), SLSTMCache(*state, tail)
