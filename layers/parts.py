@@ -84,7 +84,7 @@ class RMSNorm(nnx.Module):
 
 
 class GroupNorm(nnx.Module):
-    """Layer norm within each of ``groups`` equal parts of the last axis, in float32, with a scale and, if asked, a bias.
+    """Layer norm within each of ``groups`` equal parts of the last axis, in float32, scaled and perhaps shifted.
 
     ``(x - mean(x)) / sqrt(var(x) + eps) * scale + bias``; one group is the plain layer norm. No statistic spans tokens.
 
