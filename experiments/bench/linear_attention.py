@@ -1,4 +1,4 @@
-"""gla, delta_rule and mlstm against the ``chunked`` path of jax-linear-attention 0.1.0: forward and backward, float32.
+"""gla, delta_rule, mlstm and dplr against jax-linear-attention 0.1.0, its ``chunked`` path: forward and backward, float32.
 
 jax-linear-attention pins jax 0.11.2, so both run in an environment of their own, made outside the checkout:
 
@@ -7,8 +7,9 @@ jax-linear-attention pins jax 0.11.2, so both run in an environment of their own
     peer/bin/pip install --no-deps -e .
     JAX_PLATFORMS=cpu peer/bin/python -m subquad.experiments.bench.linear_attention
 
-The two take turns, and each figure is a median, so that another program's load falls on both. Temporary bytes are what
-the compiler reserves for forward and backward besides the arguments and the results.
+All take turns, and each figure is a median, so that another program's load falls on each. ``definition`` is our own scan
+over tokens (``impl="reference"``). Temporary bytes are what the compiler reserves for forward and backward besides the
+arguments and the results.
 """
 
 import argparse
@@ -21,7 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 from jla.ops import linear_attention  # pyright: ignore[reportMissingImports]
 
-from ...kernels import delta_rule, gla, mlstm
+from ...kernels import delta_rule, dplr, gla, mlstm
 
 SHAPE = (2, 2048, 4, 64, 64)
 LENGTHS = (2048, 4096, 8192, 16384)
@@ -41,18 +42,23 @@ def make(T: int, vector: bool, seed: int = 0) -> dict[str, jax.Array]:
         "i": rng.normal(size=(B, T, H)),
         "f": rng.normal(size=(B, T, H)) + 3,
     }
+    arrays["a"], arrays["b"] = -arrays["k"], arrays["k"] * arrays["beta"][..., None]  # RWKV-7's
     return {name: jnp.asarray(x, jnp.float32) for name, x in arrays.items()}
 
 
-def ours(op: Callable, names: tuple[str, ...]) -> Callable:
+def ours(op: Callable, names: tuple[str, ...], impl: str = "xla") -> Callable:
     """Our op on the arguments named."""
-    return lambda inputs: op(**{name: inputs[name] for name in names})[0]
+    return lambda inputs: op(**{name: inputs[name] for name in names}, impl=impl)[0]
 
 
 def theirs(kind: str, names: tuple[str, ...]) -> Callable:
     """Theirs: q, k and v by position."""
     if kind == "mlstm":
         return theirs_mlstm
+    if kind == "rwkv7":
+        return lambda inputs: linear_attention(
+            kind, *(inputs[name] for name in "qkv"), w=inputs["g"], a=inputs["a"], b=inputs["b"], impl="chunked"
+        )[0]
     return lambda inputs: linear_attention(
         kind, *(inputs[name] for name in "qkv"), **{name: inputs[name] for name in names[3:]}, impl="chunked"
     )[0]
@@ -70,6 +76,7 @@ OPS = {
     "delta_rule, scalar gate": (delta_rule, "gated_deltanet", ("q", "k", "v", "g", "beta"), False),
     "delta_rule, vector gate": (delta_rule, "kda", ("q", "k", "v", "g", "beta"), True),
     "mlstm": (mlstm, "mlstm", ("q", "k", "v", "i", "f"), False),
+    "dplr": (dplr, "rwkv7", ("q", "k", "v", "a", "b", "g"), True),
 }
 
 
@@ -103,17 +110,18 @@ def main() -> None:
     parser.add_argument("--skip-bytes", action="store_true", help="leave out the temporary bytes by length")
     arguments = parser.parse_args()
     print(f"jax {jax.__version__} on {jax.default_backend()}, (B, T, H, K, V) = {SHAPE}, float32, forward and backward")
-    print(f"{'op':26}{'ours s':>10}{'theirs s':>10}{'ratio':>8}{'max |dy|':>10}")
+    print(f"{'op':26}{'ours s':>10}{'theirs s':>10}{'ratio':>8}{'max |dy|':>10}{'definition s':>14}{'ratio':>8}")
     ratios = []
     ops = {name: row for name, row in OPS.items() if arguments.only in name}
     for name, (op, kind, names, vector) in ops.items():
         inputs = make(SHAPE[1], vector)
-        programs = [compiled(f, inputs, names) for f in (ours(op, names), theirs(kind, names))]
+        versions = ours(op, names), theirs(kind, names), ours(op, names, "reference")
+        programs = [compiled(f, inputs, names) for f in versions]
         used = ({name: inputs[name] for name in names}, inputs["v"])
         difference = float(jnp.abs(programs[0](*used)[0] - programs[1](*used)[0]).max())
-        a, b = race(programs, used, arguments.repeat)
+        a, b, c = race(programs, used, arguments.repeat)
         ratios.append(b / a)
-        print(f"{name:26}{a:10.4f}{b:10.4f}{ratios[-1]:8.2f}{difference:10.1e}", flush=True)
+        print(f"{name:26}{a:10.4f}{b:10.4f}{b / a:8.2f}{difference:10.1e}{c:14.4f}{c / a:8.2f}", flush=True)
     print(f"{'geometric mean':46}{np.exp(np.mean(np.log(ratios))):8.2f}")
     if arguments.skip_bytes:
         return
