@@ -34,9 +34,9 @@ class ScalarDecay(NamedTuple):
     through: Float[Array, "*n 1 1"]
     """From the state that enters to the state that leaves."""
 
-    def scores(self, x: Float[Array, "*n R C K"], y: Float[Array, "*n C K"]) -> Float[Array, "*n R C C"]:
-        """``sum_k x_ik y_jk decay(j to i)`` for j <= i, for each of the R left factors."""
-        return (x @ y[..., None, :, :].swapaxes(-1, -2)) * self.within[..., None, :, :]
+    def scores(self, x: Float[Array, "*n R C K"], y: Float[Array, "*n L C K"]) -> Float[Array, "*n R L C C"]:
+        """``sum_k x_ik y_jk decay(j to i)`` for j <= i, for each pair of the R left and the L right factors."""
+        return (x[..., :, None, :, :] @ y[..., None, :, :, :].swapaxes(-1, -2)) * self.within[..., None, None, :, :]
 
 
 class VectorDecay(NamedTuple):
@@ -53,32 +53,32 @@ class VectorDecay(NamedTuple):
     leave: Float[Array, "*n C K"]
     through: Float[Array, "*n K 1"]
 
-    def scores(self, x: Float[Array, "*n R C K"], y: Float[Array, "*n C K"]) -> Float[Array, "*n R C C"]:
-        """``sum_k x_ik y_jk decay_k(j to i)`` for j <= i, for each of the R left factors."""
-        C = y.shape[-2]
-        b, y = min(C, BASE), y[..., None, :, :]
-        blocks = lambda a: a.reshape(*a.shape[:-2], -1, b, a.shape[-1])  # noqa: E731
-        scores = jnp.where(np.eye(b, dtype=bool), blocks(x) @ blocks(y).swapaxes(-1, -2), 0)
+    def scores(self, x: Float[Array, "*n R C K"], y: Float[Array, "*n L C K"]) -> Float[Array, "*n R L C C"]:
+        """``sum_k x_ik y_jk decay_k(j to i)`` for j <= i, for each pair of the R left and the L right factors."""
+        R, L, C = x.shape[-3], y.shape[-3], y.shape[-2]
+        b = min(C, BASE)
+        left, right = _blocks(x, b), _blocks(y, b)
+        scores = jnp.where(np.eye(b, dtype=bool)[:, None], _products(left, right), 0)
         for mask, decay in zip(_masks(b), self.levels, strict=False):
-            decay = decay[..., None, :, :]
-            scores = jnp.where(mask, blocks(x * decay) @ blocks(y * decay).swapaxes(-1, -2), scores)
+            decay = _blocks(decay[..., None, :, :], b)
+            scores = jnp.where(mask[:, None], _products(left * decay, right * decay), scores)
         for decay in self.levels[b.bit_length() - 1 :]:
-            halves = lambda a, b=b: a.reshape(*a.shape[:-2], -1, 2, b, a.shape[-1])  # noqa: E731
-            decay = halves(decay[..., None, :, :])
-            right, left = halves(x)[..., 1, :, :] * decay[..., 1, :, :], halves(y)[..., 0, :, :] * decay[..., 0, :, :]
-            across = right @ left.swapaxes(-1, -2)
-            diagonal = scores.reshape(*across.shape[:-2], 2, b, b)
-            upper = jnp.concatenate([diagonal[..., 0, :, :], jnp.zeros_like(across)], -1)
-            lower = jnp.concatenate([across, diagonal[..., 1, :, :]], -1)
-            scores = jnp.concatenate([upper, lower], -2)
+            halves = lambda a, i, b=b: _blocks(a, b)[..., i::2, :, :, :]  # noqa: E731
+            decay = decay[..., None, :, :]
+            across = _products(halves(x * decay, 1), halves(y * decay, 0))
+            upper, lower = scores[..., 0::2, :, :, :, :], scores[..., 1::2, :, :, :, :]
+            upper = jnp.concatenate([upper, jnp.zeros_like(across)], -1)
+            scores = jnp.concatenate([upper, jnp.concatenate([across, lower], -1)], -3)
             b *= 2
-        scores = scores.reshape(*scores.shape[:-3], C, C)
-        return scores if self.pair is None else jnp.where(self.pair[:, None, ..., None, :, :], scores, 0)
+        scores = jnp.moveaxis(scores.reshape(*scores.shape[:-5], R, C, L, C), -2, -3)
+        return scores if self.pair is None else jnp.where(self.pair[:, None, ..., None, None, :, :], scores, 0)
 
     def weighted(self, weights: Float[Array, "*n C C"], y: Float[Array, "*n C K"]) -> Float[Array, "*n C K"]:
         """``sum_j weights_ij y_jk decay_k(j to i)`` over j <= i: as a map of x, ``scores`` is this one's transpose."""
-        (x,) = linear_transpose(lambda x: self.scores(x[..., None, :, :], y), y)(weights[..., None, :, :])
-        return x
+        x = linear_transpose(lambda x: self.scores(x[..., None, :, :], y[..., None, :, :]), y)(
+            weights[..., None, None, :, :]
+        )
+        return x[0]
 
 
 Decay = ScalarDecay | VectorDecay
@@ -166,6 +166,17 @@ def _cut(links: Links, enter, leave, through):
         jnp.where(links.leave[:, None, ..., None], leave, 0),
         jnp.where(links.through[:, None, ..., None, None], through, 0),
     )
+
+
+def _blocks(a: Float[Array, "*n F C K"], b: int) -> Float[Array, "*n M F b K"]:
+    """The rows of F factors by blocks, of which there are M: one product then serves all pairs of factors."""
+    return jnp.swapaxes(a.reshape(*a.shape[:-2], -1, b, a.shape[-1]), -4, -3)
+
+
+def _products(x: Float[Array, "*n R b K"], y: Float[Array, "*n L b K"]) -> Float[Array, "*n R b L b"]:
+    """The products of all rows of x with all rows of y."""
+    rows = lambda a: a.reshape(*a.shape[:-3], -1, a.shape[-1])  # noqa: E731
+    return (rows(x) @ rows(y).swapaxes(-1, -2)).reshape(*x.shape[:-1], *y.shape[-3:-1])
 
 
 @cache

@@ -43,15 +43,18 @@ def wy(
     before = Undecayed(decay, links) if undecayed else decay
     left = jnp.stack([q, before.moved(a) if isinstance(before, Undecayed) else a], -3)
 
-    def scores(right):
-        q_scores, a_scores = jnp.moveaxis(decay.scores(left, right), -3, 0)
+    right = b[..., None, :, :] if kv is None else jnp.stack([b, kv[0]], -3)
+    scores = decay.scores(left, right)
+
+    def of(factor):
+        q_scores, a_scores = (scores[..., i, factor, :, :] for i in range(2))
         return q_scores, before.back(a_scores) if isinstance(before, Undecayed) else a_scores
 
-    q_scores, a_scores = scores(b)
+    q_scores, a_scores = of(0)
     y, new = 0.0, None
     if kv is not None:
         k, v = kv
-        qk_scores, ak_scores = scores(k)
+        qk_scores, ak_scores = of(1)
         y, new = qk_scores @ v, (decay.leave * k).swapaxes(-1, -2) @ v
         r = (0.0 if r is None else r) - ak_scores @ v
     assert r is not None, "nothing is ever written"

@@ -1,4 +1,4 @@
-"""gla, delta_rule, mlstm and dplr against jax-linear-attention 0.1.0, its ``chunked`` path: forward and backward, float32.
+"""gla, delta_rule, mlstm and dplr against the ``chunked`` path of jax-linear-attention 0.1.0.
 
 jax-linear-attention pins jax 0.11.2, so both run in an environment of their own, made outside the checkout:
 
@@ -7,9 +7,9 @@ jax-linear-attention pins jax 0.11.2, so both run in an environment of their own
     peer/bin/pip install --no-deps -e .
     JAX_PLATFORMS=cpu peer/bin/python -m subquad.experiments.bench.linear_attention
 
-All take turns, and each figure is a median, so that another program's load falls on each. ``definition`` is our own scan
-over tokens (``impl="reference"``). Temporary bytes are what the compiler reserves for forward and backward besides the
-arguments and the results.
+Forward and backward, float32. All take turns, and each figure is a median, so that another program's load falls on
+each. ``definition`` is our own scan over tokens, ``impl="reference"``. Temporary bytes are what the compiler reserves
+for forward and backward besides the arguments and the results.
 """
 
 import argparse

@@ -44,7 +44,7 @@ def _key_chunks(params, S, x, links):
         decay = decays(g, k, links)
         q = scale * q
         S, entering = _pass_on(S, decay.through, (decay.leave * k).swapaxes(-1, -2) @ v)
-        scores = lambda q: decay.scores(q[..., None, :, :], k)[..., 0, :, :]  # noqa: E731
+        scores = lambda q: decay.scores(q[..., None, :, :], k[..., None, :, :])[..., 0, 0, :, :]  # noqa: E731
         if bonus is None:
             return S, (scores(q) @ v + (decay.enter * q) @ entering).astype(dtype)
         before = Undecayed(decay, links)

@@ -46,7 +46,7 @@ def _chunk(scale, state, x, links):
         q = scale * q
         pairs = jnp.einsum("bhil,bijl->bhij", w, hot(level(position[:, :, None], position[:, None])))
         past = jnp.einsum("bhil,biml->bhim", w, hot(moved(position)))
-        y = (decay.scores(q[:, :, None], k)[:, :, 0] * pairs) @ v
+        y = (decay.scores(q[:, :, None], k[:, :, None])[:, :, 0, 0] * pairs) @ v
         y = y + _read(past[..., None] * (decay.enter * q)[:, :, :, None], S)
         S = decay.through[..., None] * jnp.einsum("bml,bhmkv->bhlkv", hot(moved(last), 1), S)
         S = S + jnp.einsum("bjl,bhjk,bhjv->bhlkv", hot(level(last[:, None], position), 1), decay.leave * k, v)
