@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ..layers.base import ChannelMixerConfig, MixerConfig
+from ..layers.ternary import norm_params
 
 
 @dataclass(frozen=True)
@@ -20,6 +21,8 @@ class LMConfig:
       mlp: the channel mixer of each block, or None.
       norm: ``"rms"`` (a scale) or ``"layer"`` (a scale and a bias).
       residual: ``"standard"``, the sum of the blocks' outputs.
+      projection: ``"dense"``, or ``"ternary"``: every projection of every block, and an untied head, is a ``BitLinear``
+        (see ``layers.to_ternary``).
       tied: whether the output head is the embedding.
       embed_std: standard deviation of the initial embedding, and of an untied head.
       scale_embedding: whether embedded tokens are multiplied by ``sqrt(dim)``, rounded to bfloat16 as Gemma does.
@@ -37,6 +40,7 @@ class LMConfig:
     mlp: ChannelMixerConfig | None = None
     norm: Literal["rms", "layer"] = "rms"
     residual: Literal["standard"] = "standard"
+    projection: Literal["dense", "ternary"] = "dense"
     tied: bool = True
     embed_std: float = 0.02
     scale_embedding: bool = False
@@ -59,6 +63,8 @@ class LMConfig:
             raise ValueError(f"LMConfig: norm={self.norm!r}; choose from 'rms', 'layer'")
         if self.residual != "standard":
             raise ValueError(f"LMConfig: residual={self.residual!r}; only 'standard' exists so far")
+        if self.projection not in ("dense", "ternary"):
+            raise ValueError(f"LMConfig: projection={self.projection!r}; choose from 'dense', 'ternary'")
         for name in ("embed_std", "norm_eps"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"LMConfig: {name}={getattr(self, name)!r}; expected a positive number")
@@ -79,12 +85,21 @@ class LMConfig:
         norm = self.dim * (1 if self.norm == "rms" else 2)
         mlp = 0 if self.mlp is None else norm + self.mlp.param_count(self.dim)
         mixers = sum(mixer.param_count(self.dim) for mixer in self.mixers)
-        return self.embedding_params() + mixers + self.depth * (norm + mlp) + norm
+        return self.embedding_params() + mixers + self.depth * (norm + mlp) + norm + self._projection_norms()
+
+    def _projection_norms(self) -> int:
+        """The parameters of the norms that ternary projections have."""
+        if self.projection == "dense":
+            return 0
+        mlp = 0 if self.mlp is None else self.depth * norm_params(self.mlp, self.dim)
+        head = 0 if self.tied else self.dim
+        return sum(norm_params(mixer, self.dim) for mixer in self.mixers) + mlp + head
 
     def flops_per_token(self, T: int) -> float:
         """Floating-point operations of one token's forward pass in a sequence of T; training costs 3 times that.
 
-        Mixers, channel mixers and the head count; norms and residual sums, which no matrix unit runs, do not.
+        Mixers, channel mixers and the head count; norms and residual sums, which no matrix unit runs, do not. Ternary
+        projections count as dense ones, since the kernels here run them as such; by additions alone it is half at most.
         """
         mlp = 0.0 if self.mlp is None else self.depth * self.mlp.flops_per_token(self.dim)
         return sum(mixer.flops_per_token(self.dim, T) for mixer in self.mixers) + mlp + 2.0 * self.dim * self.vocab

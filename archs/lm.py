@@ -13,6 +13,7 @@ from jaxtyping import Array, Float, Int
 
 from ..layers.base import Cache, MixerConfig, Side
 from ..layers.parts import Keys, dense
+from ..layers.ternary import TernaryProjection, to_ternary
 from .config import LMConfig
 
 UNROLLED = 4
@@ -112,12 +113,13 @@ class LM(nnx.Module):
         self.config, self.dtype = config, dtype
         keys = Keys(rngs)
         width, shape = len(config.pattern), (config.vocab, config.dim)
+        projected = to_ternary if config.projection == "ternary" else lambda module: module
         self.embedding = nnx.Param(config.embed_std * jax.random.normal(keys("embedding"), shape, jnp.float32))
 
         # Blocks of one mixer are drawn by one loop, since drawing is most of what there is to compile.
         def build(layer: Array, mixer: MixerConfig) -> Block:
             block_rngs = nnx.Rngs(params=jax.random.fold_in(keys("blocks"), layer))
-            return Block(config, mixer, layer=layer, dtype=dtype, rngs=block_rngs)
+            return projected(Block(config, mixer, layer=layer, dtype=dtype, rngs=block_rngs))
 
         layers = {mixer: [i for i, other in enumerate(config.mixers) if other == mixer] for mixer in config.pattern}
         stacks = {mixer: jax.lax.map(partial(build, mixer=mixer), jnp.array(of)) for mixer, of in layers.items()}
@@ -131,7 +133,8 @@ class LM(nnx.Module):
         self.tail = nnx.List([_take(drawn(range(i, i + 1)), 0) for i in range(scanned, config.depth)])
         self.norm = _norm(config, dtype, rngs)
         init = jax.nn.initializers.normal(config.embed_std)
-        self.head = None if config.tied else dense(keys, "head", config.dim, config.vocab, dtype=dtype, init=init)
+        head = None if config.tied else dense(keys, "head", config.dim, config.vocab, dtype=dtype, init=init)
+        self.head = projected(head)
 
     def __call__(
         self, tokens: Int[Array, "B T"], segment_ids: Int[Array, "B T"] | None = None
@@ -159,9 +162,11 @@ class LM(nnx.Module):
 
     def logits(self, hidden: Float[Array, "... D"]) -> Float[Array, "... vocab"]:
         """The head: float32 logits of ``hidden``."""
-        kernel = self.embedding[...].T if self.head is None else self.head.kernel[...]
-        kernel = kernel.astype(self.dtype)
-        logits = jnp.matmul(hidden.astype(self.dtype), kernel, preferred_element_type=jnp.float32)
+        if isinstance(self.head, TernaryProjection):
+            logits = self.head.float32(hidden)
+        else:
+            kernel = (self.embedding[...].T if self.head is None else self.head.kernel[...]).astype(self.dtype)
+            logits = jnp.matmul(hidden.astype(self.dtype), kernel, preferred_element_type=jnp.float32)
         cap = self.config.soft_cap
         return logits if cap is None else cap * jnp.tanh(logits / cap)
 

@@ -26,6 +26,7 @@ from .lstm import lstm
 from .mamba import mamba
 from .mamba2 import mamba2
 from .mamba3 import mamba3
+from .matmul_free import matmul_free
 from .mesa_net import mesa_net
 from .min_gru import min_gru
 from .min_lstm import min_lstm
@@ -67,6 +68,7 @@ ARCHS: dict[str, Arch] = {
         mamba,
         mamba2,
         mamba3,
+        matmul_free,
         mesa_net,
         min_gru,
         min_lstm,

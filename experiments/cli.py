@@ -196,6 +196,29 @@ class Generate:
 
 
 @dataclass(frozen=True)
+class Export:
+    """Write a run's model to one file, its ternary weights packed; `load_ternary` of experiments.export reads it."""
+
+    directory: Positional[Path]
+    """The run."""
+    ternary: Annotated[Path, arg(metavar="FILE", help_behavior_hint="")]
+    """The file, an .npz of arrays by name."""
+
+    def __call__(self) -> int:
+        """Runs the command."""
+        from .export import export_ternary, largest_difference, load_ternary
+        from .train import load_run
+
+        size = export_ternary(self.directory, self.ternary)
+        bits = 8 * size.packed_bytes / size.weights
+        report(f"{size.weights:,} ternary weights in {size.packed_bytes:,} bytes: {bits:.3f} bits each")
+        report(f"{self.ternary}: {size.file_bytes:,} bytes; in float32 its parameters take {size.float32_bytes:,}")
+        difference = largest_difference(load_run(self.directory)[1], load_ternary(self.ternary))
+        report(f"read back, projections by additions alone differ from the trained ones by at most {difference:g}")
+        return 0
+
+
+@dataclass(frozen=True)
 class Report:
     """Rebuild the table, the page and the rows of a comparison."""
 
@@ -243,7 +266,8 @@ class List:
 
 
 COMMANDS = {
-    command.__name__.lower(): command for command in (Train, Compare, Sweep, Eval, Generate, Report, Profile, List)
+    command.__name__.lower(): command
+    for command in (Train, Compare, Sweep, Eval, Generate, Export, Report, Profile, List)
 }
 
 

@@ -28,6 +28,7 @@ from .mamba3 import Mamba3, Mamba3Config
 from .mesa_net import MesaNet, MesaNetConfig
 from .min_gru import MinGRU, MinGRUConfig
 from .min_lstm import MinLSTM, MinLSTMConfig
+from .mlgru import MLGRU, MLGRUConfig
 from .mlp import GeluMLP, GeluMLPConfig, SwiGLU, SwiGLUConfig
 from .mlstm import MLSTM, MLSTMConfig
 from .mlstm_large import MLSTMLarge, MLSTMLargeConfig
@@ -42,6 +43,7 @@ from .s4d import S4D, S4DConfig
 from .s5 import S5, S5Config
 from .slstm import SLSTM, SLSTMConfig
 from .table import CHANNEL_MIXERS, MIXERS
+from .ternary import BitLinear, to_ternary
 from .ttt_linear import TTTLinear, TTTLinearConfig
 
 __all__ = [
@@ -56,6 +58,7 @@ __all__ = [
     "LRU",
     "LSTM",
     "MIXERS",
+    "MLGRU",
     "MLSTM",
     "QRNN",
     "RGLRU",
@@ -68,6 +71,7 @@ __all__ = [
     "AttentionConfig",
     "BaseConv",
     "BaseConvConfig",
+    "BitLinear",
     "ChannelMixerConfig",
     "Comba",
     "CombaConfig",
@@ -100,6 +104,7 @@ __all__ = [
     "LinearAttentionConfig",
     "Longhorn",
     "LonghornConfig",
+    "MLGRUConfig",
     "MLSTMConfig",
     "MLSTMLarge",
     "MLSTMLargeConfig",
@@ -134,4 +139,5 @@ __all__ = [
     "SwiGLUConfig",
     "TTTLinear",
     "TTTLinearConfig",
+    "to_ternary",
 ]

@@ -105,12 +105,16 @@ class MinGRU(Mixer):
         """Runs the T next tokens from the cached state."""
         x, tail = self.conv(x, cache.tail, segment_ids)
         h, state = linear_scan(*self.terms(x), initial_state=cache.state, segment_ids=segment_ids)
-        return self.out(h), MinGRUCache(state, tail)
+        return self.out(self.read(h, x)), MinGRUCache(state, tail)
 
     def terms(self, x: Float[Array, "B T C"]) -> tuple[Float[Array, "B T D"], Float[Array, "B T D"]]:
         """What is kept of the state, and what is added to it."""
         z = self.update(x).astype(jnp.float32)
         return jax.nn.sigmoid(-z), jax.nn.sigmoid(z) * positive(self.candidate(x).astype(jnp.float32))
+
+    def read(self, h: Float[Array, "B T D"], x: Float[Array, "B T C"]) -> Float[Array, "B T D"]:
+        """What the projection back sees of the states."""
+        return h
 
 
 def positive(u: Float[Array, "..."]) -> Float[Array, "..."]:

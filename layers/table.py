@@ -28,6 +28,7 @@ from .mamba3 import Mamba3Config
 from .mesa_net import MesaNetConfig
 from .min_gru import MinGRUConfig
 from .min_lstm import MinLSTMConfig
+from .mlgru import MLGRUConfig
 from .mlp import GeluMLPConfig, SwiGLUConfig
 from .mlstm import MLSTMConfig
 from .mlstm_large import MLSTMLargeConfig
@@ -71,6 +72,7 @@ MIXERS: dict[str, type[MixerConfig]] = {
     "mesa_net": MesaNetConfig,
     "min_gru": MinGRUConfig,
     "min_lstm": MinLSTMConfig,
+    "mlgru": MLGRUConfig,
     "mlstm": MLSTMConfig,
     "mlstm_large": MLSTMLargeConfig,
     "qrnn": QRNNConfig,

@@ -48,8 +48,8 @@ def base(arch: str, size: str = "tiny") -> LMConfig:
     """The LMConfig that an architecture's name stands for; of a user's mixer, a plain trunk around it.
 
     Args:
-      arch: as in ``Comparison.archs``: a name may be followed by ``+FIELD=VALUE``, fields of its mixers, and by
-        ``+conv`` or ``-conv``, which stand for ``+short_conv=4`` and ``+short_conv=0``.
+      arch: as in ``Comparison.archs``: a name may be followed by ``+FIELD=VALUE``, fields of its mixers, by
+        ``+projection=ternary``, and by ``+conv`` or ``-conv``, which stand for ``+short_conv=4`` and ``+short_conv=0``.
       size: of a preset.
 
     Raises:
@@ -80,7 +80,7 @@ def base(arch: str, size: str = "tiny") -> LMConfig:
 
 
 def changed(model: LMConfig, change: str) -> LMConfig:
-    """The model with one field changed in every mixer that has it.
+    """The model with one field changed in every mixer that has it, or ``projection``, which is all mixers'.
 
     Args:
       model: the model.
@@ -90,6 +90,8 @@ def changed(model: LMConfig, change: str) -> LMConfig:
       UserError: no mixer has such a field, or the value is of another kind.
     """
     field, sign, _ = change.removeprefix("+").partition("=")
+    if field == "projection" and sign:
+        return override(model, change[1:])
     known = {f.name for mixer in model.pattern for f in dataclasses.fields(mixer)}
     if not sign:
         raise UserError(
@@ -122,7 +124,9 @@ def contestants(archs: Sequence[str], task: Task, dim: int) -> list[Contestant]:
     for arch in archs:
         own = base(arch)
         pattern = tuple(fit_heads(mixer, dim, task.heads) for mixer in own.pattern)
-        model = LMConfig(source.vocab, dim, task.depth, pattern, task.mlp, embed_std=task.embed_std)
+        model = LMConfig(
+            source.vocab, dim, task.depth, pattern, task.mlp, projection=own.projection, embed_std=task.embed_std
+        )
         entries.append((short_name(arch), own, model))
     first = Contestant(entries[0][0], entries[0][2], {})
     matched = []
