@@ -32,6 +32,7 @@ from .min_lstm import min_lstm
 from .minimax import minimax
 from .qrnn import qrnn
 from .retnet import retnet
+from .reversible import gated_deltanet_reversible, mamba2_reversible
 from .rwkv6 import rwkv6
 from .rwkv7 import rwkv7
 from .samba import samba
@@ -50,6 +51,7 @@ ARCHS: dict[str, Arch] = {
         gated_deltanet,
         gated_deltanet2,
         gated_deltanet_hybrid,
+        gated_deltanet_reversible,
         gla,
         griffin,
         gru,
@@ -66,6 +68,7 @@ ARCHS: dict[str, Arch] = {
         lstm,
         mamba,
         mamba2,
+        mamba2_reversible,
         mamba3,
         mesa_net,
         min_gru,

@@ -48,8 +48,9 @@ def base(arch: str, size: str = "tiny") -> LMConfig:
     """The LMConfig that an architecture's name stands for; of a user's mixer, a plain trunk around it.
 
     Args:
-      arch: as in ``Comparison.archs``: a name may be followed by ``+FIELD=VALUE``, fields of its mixers, and by
-        ``+conv`` or ``-conv``, which stand for ``+short_conv=4`` and ``+short_conv=0``.
+      arch: as in ``Comparison.archs``: a name may be followed by ``+FIELD=VALUE``, fields of its mixers or the
+        trunk's ``+residual=reversible``, and by ``+conv`` or ``-conv``, which stand for ``+short_conv=4`` and
+        ``+short_conv=0``.
       size: of a preset.
 
     Raises:
@@ -80,7 +81,7 @@ def base(arch: str, size: str = "tiny") -> LMConfig:
 
 
 def changed(model: LMConfig, change: str) -> LMConfig:
-    """The model with one field changed in every mixer that has it.
+    """The model with one field changed in every mixer that has it, or its ``residual``.
 
     Args:
       model: the model.
@@ -91,6 +92,8 @@ def changed(model: LMConfig, change: str) -> LMConfig:
     """
     field, sign, _ = change.removeprefix("+").partition("=")
     known = {f.name for mixer in model.pattern for f in dataclasses.fields(mixer)}
+    if sign and field == "residual":
+        return override(model, change[1:])
     if not sign:
         raise UserError(
             f"{change!r}: write +FIELD=VALUE to set a field of the mixers, such as +heads=4, or +conv, -conv"
@@ -122,7 +125,8 @@ def contestants(archs: Sequence[str], task: Task, dim: int) -> list[Contestant]:
     for arch in archs:
         own = base(arch)
         pattern = tuple(fit_heads(mixer, dim, task.heads) for mixer in own.pattern)
-        model = LMConfig(source.vocab, dim, task.depth, pattern, task.mlp, embed_std=task.embed_std)
+        streams = {"residual": own.residual, "embed_std": task.embed_std}
+        model = LMConfig(source.vocab, dim, task.depth, pattern, task.mlp, **streams)
         entries.append((short_name(arch), own, model))
     first = Contestant(entries[0][0], entries[0][2], {})
     matched = []
