@@ -3,7 +3,9 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from ..layers.base import ChannelMixerConfig, MixerConfig
+from ..layers.base import ChannelMixerConfig, MixerConfig, output_width
+from ..layers.residual import RESIDUALS, Coupled
+from ..layers.table import CHANNEL_MIXERS, MIXERS
 from ..layers.ternary import norm_params
 
 
@@ -20,7 +22,9 @@ class LMConfig:
       pattern: mixers of consecutive blocks, tiled over the depth; a hybrid has several.
       mlp: the channel mixer of each block, or None.
       norm: ``"rms"`` (a scale) or ``"layer"`` (a scale and a bias).
-      residual: ``"standard"``, the sum of the blocks' outputs.
+      residual: ``"standard"``, the sum of the blocks' outputs; ``"checkpoint"``, the same, whose backward pass computes
+        each period again; ``"reversible"`` or ``"midpoint"``, streams that the backward pass rebuilds, so that memory
+        does not grow with the depth (see ``layers.residual``).
       projection: ``"dense"``, or ``"ternary"``: every projection of every block, and an untied head, is a ``BitLinear``
         (see ``layers.to_ternary``).
       tied: whether the output head is the embedding.
@@ -39,7 +43,7 @@ class LMConfig:
     pattern: tuple[MixerConfig, ...]
     mlp: ChannelMixerConfig | None = None
     norm: Literal["rms", "layer"] = "rms"
-    residual: Literal["standard"] = "standard"
+    residual: Literal["standard", "checkpoint", "reversible", "midpoint"] = "standard"
     projection: Literal["dense", "ternary"] = "dense"
     tied: bool = True
     embed_std: float = 0.02
@@ -61,8 +65,8 @@ class LMConfig:
             raise ValueError(f"LMConfig: mlp={self.mlp!r}; expected None or a config such as SwiGLUConfig()")
         if self.norm not in ("rms", "layer"):
             raise ValueError(f"LMConfig: norm={self.norm!r}; choose from 'rms', 'layer'")
-        if self.residual != "standard":
-            raise ValueError(f"LMConfig: residual={self.residual!r}; only 'standard' exists so far")
+        if self.residual not in RESIDUALS:
+            raise ValueError(f"LMConfig: residual={self.residual!r}; choose from {', '.join(map(repr, RESIDUALS))}")
         if self.projection not in ("dense", "ternary"):
             raise ValueError(f"LMConfig: projection={self.projection!r}; choose from 'dense', 'ternary'")
         for name in ("embed_std", "norm_eps"):
@@ -70,29 +74,53 @@ class LMConfig:
                 raise ValueError(f"LMConfig: {name}={getattr(self, name)!r}; expected a positive number")
         if self.soft_cap is not None and not self.soft_cap > 0:
             raise ValueError(f"LMConfig: soft_cap={self.soft_cap!r}; expected a positive number or None")
+        if isinstance(RESIDUALS[self.residual], Coupled):
+            self._check_branches()
+
+    def _check_branches(self) -> None:
+        """Refuses what no backward pass can rebuild. Those of the tables keep the width, which their tests show."""
+        known = {*MIXERS.values(), *CHANNEL_MIXERS.values()}
+        for part in (*self.pattern, *filter(None, [self.mlp])):
+            name = type(part).__name__
+            if isinstance(part, MixerConfig) and part.side(self.dim) and not part.side_written_once:
+                raise ValueError(
+                    f"LMConfig: residual={self.residual!r} cannot rebuild what {name} hands to later layers: "
+                    f"see MixerConfig.side_written_once"
+                )
+            if type(part) not in known and (width := output_width(part, self.dim)) != self.dim:
+                raise ValueError(
+                    f"LMConfig: residual={self.residual!r} needs layers that keep the width {self.dim}; "
+                    f"{name} returns {width}"
+                )
 
     @property
     def mixers(self) -> tuple[MixerConfig, ...]:
         """The mixer of every block, first to last: the pattern tiled over the depth."""
         return tuple(self.pattern[layer % len(self.pattern)] for layer in range(self.depth))
 
+    @property
+    def head_width(self) -> int:
+        """What the last norm and the head read of a position: a head of its own reads both coupled streams."""
+        return 2 * self.dim if self.residual == "reversible" and not self.tied else self.dim
+
     def embedding_params(self) -> int:
         """The number of parameters of the embedding, and of the head where it is not tied."""
-        return self.vocab * self.dim * (1 if self.tied else 2)
+        return self.vocab * (self.dim if self.tied else self.dim + self.head_width)
 
     def param_count(self) -> int:
         """The number of parameters, embedding included."""
-        norm = self.dim * (1 if self.norm == "rms" else 2)
-        mlp = 0 if self.mlp is None else norm + self.mlp.param_count(self.dim)
+        each = 1 if self.norm == "rms" else 2
+        mlp = 0 if self.mlp is None else each * self.dim + self.mlp.param_count(self.dim)
         mixers = sum(mixer.param_count(self.dim) for mixer in self.mixers)
-        return self.embedding_params() + mixers + self.depth * (norm + mlp) + norm + self._projection_norms()
+        blocks = mixers + self.depth * (each * self.dim + mlp)
+        return self.embedding_params() + blocks + each * self.head_width + self._projection_norms()
 
     def _projection_norms(self) -> int:
         """The parameters of the norms that ternary projections have."""
         if self.projection == "dense":
             return 0
         mlp = 0 if self.mlp is None else self.depth * norm_params(self.mlp, self.dim)
-        head = 0 if self.tied else self.dim
+        head = 0 if self.tied else self.head_width
         return sum(norm_params(mixer, self.dim) for mixer in self.mixers) + mlp + head
 
     def flops_per_token(self, T: int) -> float:
@@ -102,7 +130,8 @@ class LMConfig:
         projections count as dense ones, since the kernels here run them as such; by additions alone it is half at most.
         """
         mlp = 0.0 if self.mlp is None else self.depth * self.mlp.flops_per_token(self.dim)
-        return sum(mixer.flops_per_token(self.dim, T) for mixer in self.mixers) + mlp + 2.0 * self.dim * self.vocab
+        head = 2.0 * self.head_width * self.vocab
+        return sum(mixer.flops_per_token(self.dim, T) for mixer in self.mixers) + mlp + head
 
     def state_bytes(self, T: int) -> int:
         """What decoding keeps per sequence after T tokens, in bytes, with float32 entries."""

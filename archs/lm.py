@@ -13,6 +13,7 @@ from jaxtyping import Array, Float, Int
 
 from ..layers.base import Cache, MixerConfig, Side
 from ..layers.parts import Keys, dense
+from ..layers.residual import RESIDUALS, Coupled, Streams, rebuilt
 from ..layers.ternary import TernaryProjection, to_ternary
 from .config import LMConfig
 
@@ -21,16 +22,17 @@ UNROLLED = 4
 which takes a CPU a sixth of the step of a small model, while four blocks compile as quickly as a scan."""
 
 
-def _norm(config: LMConfig, dtype: DTypeLike, rngs: nnx.Rngs) -> nnx.RMSNorm | nnx.LayerNorm:
+def _norm(config: LMConfig, width: int, dtype: DTypeLike, rngs: nnx.Rngs) -> nnx.RMSNorm | nnx.LayerNorm:
     """A normalisation that computes in float32, whatever ``dtype`` it returns."""
     kind = nnx.RMSNorm if config.norm == "rms" else nnx.LayerNorm
-    return kind(config.dim, epsilon=config.norm_eps, dtype=dtype, param_dtype=jnp.float32, rngs=rngs)
+    return kind(width, epsilon=config.norm_eps, dtype=dtype, param_dtype=jnp.float32, rngs=rngs)
 
 
 class Block(nnx.Module):
     """One layer: ``x + mixer(norm(x))``, then ``x + mlp(mlp_norm(x))`` where the config has a channel mixer.
 
-    The residual stream stays float32, so that a deep sum in bfloat16 loses nothing.
+    x is the residual stream, or the one of several that a branch reads (see ``residual``). Streams stay float32, so
+    that a deep sum in bfloat16 loses nothing.
     """
 
     def __init__(
@@ -43,9 +45,10 @@ class Block(nnx.Module):
         rngs: nnx.Rngs,
     ):
         keys = Keys(rngs)
-        self.norm = _norm(config, dtype, rngs)
+        self.residual = config.residual
+        self.norm = _norm(config, config.dim, dtype, rngs)
         self.mixer = mixer.build(config.dim, layer=layer, depth=config.depth, dtype=dtype, rngs=keys.rngs("mixer"))
-        self.mlp_norm = None if config.mlp is None else _norm(config, dtype, rngs)
+        self.mlp_norm = None if config.mlp is None else _norm(config, config.dim, dtype, rngs)
         self.mlp = None if config.mlp is None else config.mlp.build(config.dim, dtype=dtype, rngs=keys.rngs("mlp"))
 
     def init_cache(self, batch: int, max_len: int) -> Cache:
@@ -53,28 +56,46 @@ class Block(nnx.Module):
         return self.mixer.init_cache(batch, max_len)
 
     def prefill(
-        self, x: Float[Array, "B T D"], cache: Cache, segment_ids: Int[Array, "B T"] | None, side: Side
-    ) -> tuple[Float[Array, "B T D"], Cache, Side]:
+        self, x: Streams, cache: Cache, segment_ids: Int[Array, "B T"] | None, side: Side
+    ) -> tuple[Streams, Cache, Side]:
         """The layer on the T next tokens, given the cache of those before and what earlier layers hand on."""
-        normed = jax.checkpoint(lambda norm, x: norm(x))(self.norm, x)  # cheaper to compute again than to store
+        normed = self._normed(RESIDUALS[self.residual].read(x))
         y, cache, side = self.mixer.prefill_side(normed, cache, segment_ids, side)
-        return self._mix_channels(x + y.astype(x.dtype)), cache, side
+        return self._add(x, y), cache, side
 
-    def step(self, x_t: Float[Array, "B D"], cache: Cache, side: Side) -> tuple[Float[Array, "B D"], Cache, Side]:
+    def step(self, x_t: Streams, cache: Cache, side: Side) -> tuple[Streams, Cache, Side]:
         """The layer on one token."""
-        y, cache, side = self.mixer.step_side(self.norm(x_t), cache, side)
-        return self._mix_channels(x_t + y.astype(x_t.dtype)), cache, side
+        y, cache, side = self.mixer.step_side(self.norm(RESIDUALS[self.residual].read(x_t)), cache, side)
+        return self._add(x_t, y), cache, side
 
-    def __call__(
-        self, x: Float[Array, "B T D"], segment_ids: Int[Array, "B T"] | None = None, side: Side | None = None
-    ) -> Float[Array, "B T D"]:
+    def __call__(self, x: Streams, segment_ids: Int[Array, "B T"] | None = None, side: Side | None = None) -> Streams:
         """The layer on whole sequences, alone unless ``side`` says what earlier layers hand on."""
-        return self.prefill(x, self.init_cache(x.shape[0], 0), segment_ids, side or {})[0]
+        batch = RESIDUALS[self.residual].read(x).shape[0]
+        return self.prefill(x, self.init_cache(batch, 0), segment_ids, side or {})[0]
 
-    def _mix_channels(self, x: Float[Array, "... D"]) -> Float[Array, "... D"]:
-        if self.mlp is None or self.mlp_norm is None:
-            return x
-        return x + self.mlp(self.mlp_norm(x)).astype(x.dtype)
+    def mix_tokens(
+        self, x: Float[Array, "B T D"], side: Side, segment_ids: Int[Array, "B T"] | None
+    ) -> tuple[Float[Array, "B T D"], Side]:
+        """The branch of the mixer, on whole sequences: what it adds to the stream."""
+        y, _, side = self.mixer.prefill_side(self._normed(x), self.init_cache(x.shape[0], 0), segment_ids, side)
+        return y, side
+
+    def mix_channels(
+        self, x: Float[Array, "... D"], side: Side, segment_ids: Int[Array, "B T"] | None
+    ) -> tuple[Float[Array, "... D"], Side]:
+        """The branch of the channel mixer, where there is one."""
+        assert self.mlp is not None
+        assert self.mlp_norm is not None
+        return self.mlp(self.mlp_norm(x)), side
+
+    def _normed(self, x: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
+        return jax.checkpoint(lambda norm, x: norm(x))(self.norm, x)  # cheaper to compute again than to store
+
+    def _add(self, x: Streams, y: Float[Array, "... D"]) -> Streams:
+        """The streams after the mixer gave y, and after the channel mixer."""
+        residual = RESIDUALS[self.residual]
+        x = residual.add(x, y)
+        return x if self.mlp is None else residual.add(x, self.mix_channels(residual.read(x), {}, None)[0])
 
 
 def _take(stack: Any, index: Any) -> Any:
@@ -131,9 +152,10 @@ class LM(nnx.Module):
         scanned = self.count * width
         self.periods = nnx.List([drawn(range(j, scanned, width)) for j in range(width) if scanned])
         self.tail = nnx.List([_take(drawn(range(i, i + 1)), 0) for i in range(scanned, config.depth)])
-        self.norm = _norm(config, dtype, rngs)
+        width = config.head_width
+        self.norm = _norm(config, width, dtype, rngs)
         init = jax.nn.initializers.normal(config.embed_std)
-        head = None if config.tied else dense(keys, "head", config.dim, config.vocab, dtype=dtype, init=init)
+        head = None if config.tied else dense(keys, "head", width, config.vocab, dtype=dtype, init=init)
         self.head = projected(head)
 
     def __call__(
@@ -153,6 +175,14 @@ class LM(nnx.Module):
 
     def hidden(self, tokens: Int[Array, "B T"], segment_ids: Int[Array, "B T"] | None = None) -> Float[Array, "B T D"]:
         """What the head reads, ``[B, T, D]``: a loss may gather the positions it weighs before it asks for logits."""
+        residual = RESIDUALS[self.config.residual]
+        if isinstance(residual, Coupled):
+            x, side = self._enter(tokens)
+            branches = (Block.mix_tokens,) if self.config.mlp is None else (Block.mix_tokens, Block.mix_channels)
+            tail = jax.tree.map(lambda leaf: leaf[None], tuple(self.tail))
+            for stack in filter(None, (tuple(self.periods), tail)):
+                x, side = rebuilt(residual, branches, stack, x, side, segment_ids)
+            return self._leave(x)
 
         def alone(block: Block, x: Array, _: None, side: Side) -> tuple[Array, None, Side]:
             x, _, side = block.prefill(x, block.init_cache(x.shape[0], 0), segment_ids, side)
@@ -216,14 +246,8 @@ class LM(nnx.Module):
         self, tokens: Int[Array, "B ..."], apply: Callable, cache: LMCache | None
     ) -> tuple[Float[Array, "B ... D"], LMCache]:
         """Embeds, runs every block by ``apply(block, x, cache, side) -> (x, cache, side)``, and normalises."""
-        width = len(self.config.pattern)
-        old = cache or LMCache((None,) * width, (None,) * len(self.tail))
-        x = self.embedding[...][tokens]
-        if self.config.scale_embedding:
-            x = x * jnp.float32(jnp.bfloat16(self.config.dim**0.5))  # rounded, or Gemma's checkpoints would differ
-        shape = (tokens.shape[0], tokens.shape[1] if tokens.ndim > 1 else 1)
-        widths = {name: width for mixer in self.config.pattern for name, width in mixer.side(self.config.dim).items()}
-        side = {name: jnp.zeros((*shape, width), jnp.float32) for name, width in widths.items()}
+        old = cache or LMCache((None,) * len(self.config.pattern), (None,) * len(self.tail))
+        x, side = self._enter(tokens)
 
         def run(carry, inputs):
             (x, side), caches = carry, []
@@ -232,6 +256,8 @@ class LM(nnx.Module):
                 caches.append(cache)
             return (x, side), tuple(caches)
 
+        if self.config.residual == "checkpoint":
+            run = jax.checkpoint(run)
         periods = ()
         if self.periods and self.config.depth <= UNROLLED:
             stacks = []
@@ -242,4 +268,18 @@ class LM(nnx.Module):
         elif self.periods:
             (x, side), periods = jax.lax.scan(run, (x, side), (tuple(self.periods), old.periods))
         (x, _), tail = run((x, side), (tuple(self.tail), old.tail))
-        return self.norm(x), LMCache(periods, tail)
+        return self._leave(x), LMCache(periods, tail)
+
+    def _enter(self, tokens: Int[Array, "B ..."]) -> tuple[Streams, Side]:
+        """The streams before the first block, and a side of zeros."""
+        x = self.embedding[...][tokens]
+        if self.config.scale_embedding:
+            x = x * jnp.float32(jnp.bfloat16(self.config.dim**0.5))  # rounded, or Gemma's checkpoints would differ
+        shape = (tokens.shape[0], tokens.shape[1] if tokens.ndim > 1 else 1)
+        widths = {name: width for mixer in self.config.pattern for name, width in mixer.side(self.config.dim).items()}
+        side = {name: jnp.zeros((*shape, width), jnp.float32) for name, width in widths.items()}
+        return RESIDUALS[self.config.residual].start(x), side
+
+    def _leave(self, x: Streams) -> Float[Array, "B ... _"]:
+        """What the head reads of the last streams."""
+        return self.norm(RESIDUALS[self.config.residual].end(x, joined=not self.config.tied))

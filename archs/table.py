@@ -33,6 +33,7 @@ from .min_lstm import min_lstm
 from .minimax import minimax
 from .qrnn import qrnn
 from .retnet import retnet
+from .reversible import gated_deltanet_reversible, mamba2_reversible
 from .rwkv6 import rwkv6
 from .rwkv7 import rwkv7
 from .samba import samba
@@ -51,6 +52,7 @@ ARCHS: dict[str, Arch] = {
         gated_deltanet,
         gated_deltanet2,
         gated_deltanet_hybrid,
+        gated_deltanet_reversible,
         gla,
         griffin,
         gru,
@@ -67,6 +69,7 @@ ARCHS: dict[str, Arch] = {
         lstm,
         mamba,
         mamba2,
+        mamba2_reversible,
         mamba3,
         matmul_free,
         mesa_net,

@@ -1,7 +1,7 @@
 """What every token mixer is: a module with a cache passed in and out, and a config that answers for itself."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -63,6 +63,10 @@ class Mixer(nnx.Module):
 class MixerConfig:
     """A mixer's settings: JSON-able, comparable, the unit of an ablation."""
 
+    side_written_once: ClassVar[bool] = False
+    """Whether each entry of ``side`` is written by one layer, whatever it was before, and passed on as it is by all
+    others. Then its last value is what every reader read, which is all that a reversible trunk keeps."""
+
     def build(
         self, dim: int, *, layer: int | Array = 0, depth: int = 1, dtype: DTypeLike = jnp.float32, rngs: nnx.Rngs
     ) -> Mixer:
@@ -104,6 +108,12 @@ class ChannelMixerConfig:
     def flops_per_token(self, dim: int) -> float:
         """Floating-point operations of one token's forward pass."""
         raise NotImplementedError
+
+
+def output_width(config: MixerConfig | ChannelMixerConfig, dim: int) -> int:
+    """The width of what the built mixer or channel mixer returns for width ``dim``: for those of a user."""
+    run = lambda x: config.build(dim, rngs=nnx.Rngs(0))(x)  # noqa: E731  # pyright: ignore[reportCallIssue]
+    return jax.eval_shape(run, jax.ShapeDtypeStruct((1, 1, dim), jnp.float32)).shape[-1]
 
 
 def cache_bytes(config: MixerConfig, dim: int, T: int) -> int:

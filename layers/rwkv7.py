@@ -36,6 +36,8 @@ class RWKV7Config(MixerConfig):
       gate_rank: rank of the map to the output gate.
     """
 
+    side_written_once = True
+
     heads: int | None = None
     head_dim: int = 64
     decay_rank: int = 64

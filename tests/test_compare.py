@@ -3,9 +3,11 @@
 import math
 
 import pytest
+from subquad.archs import preset
 from subquad.experiments.compare import plan, stats
-from subquad.experiments.compare.contestants import base
+from subquad.experiments.compare.contestants import base, contestants
 from subquad.experiments.compare.plan import Trial
+from subquad.experiments.configs.default import mqar
 from subquad.experiments.errors import UserError
 
 
@@ -137,3 +139,11 @@ def test_selection_and_fresh_seeds_never_meet():
 def test_an_architecture_without_a_short_convolution_gets_none():
     with pytest.raises(UserError, match="rwkv6 has no short convolution to add"):
         base("rwkv6+conv")
+
+
+def test_a_trunk_is_made_reversible_by_name_and_stays_so():
+    assert base("mamba2+residual=reversible") == preset("mamba2_reversible")
+    found = contestants(["mamba2", "mamba2_reversible", "mamba2+residual=midpoint"], mqar(), 32)
+    assert [c.model.residual for c in found] == ["standard", "reversible", "midpoint"]
+    with pytest.raises(UserError, match="residual='reversed'"):
+        base("mamba2+residual=reversed")

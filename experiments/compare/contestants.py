@@ -20,6 +20,10 @@ from .settings import Task
 
 SHORT_CONV = 4
 """The filter width of ``name+conv``: what the published layers with one have."""
+TRUNK = ("residual", "projection")
+"""Fields of ``LMConfig`` that belong to an architecture: a comparison keeps them on its own trunk.
+
+Such as ``mamba2+residual=reversible``, or ``gla+projection=ternary``."""
 TOLERANCE = 0.02
 """How far non-embedding parameters may lie apart."""
 
@@ -48,8 +52,8 @@ def base(arch: str, size: str = "tiny") -> LMConfig:
     """The LMConfig that an architecture's name stands for; of a user's mixer, a plain trunk around it.
 
     Args:
-      arch: as in ``Comparison.archs``: a name may be followed by ``+FIELD=VALUE``, fields of its mixers, by
-        ``+projection=ternary``, and by ``+conv`` or ``-conv``, which stand for ``+short_conv=4`` and ``+short_conv=0``.
+      arch: as in ``Comparison.archs``: a name may be followed by ``+FIELD=VALUE``, fields of its mixers or those of
+        ``TRUNK``, and by ``+conv`` or ``-conv``, which stand for ``+short_conv=4`` and ``+short_conv=0``.
       size: of a preset.
 
     Raises:
@@ -80,7 +84,7 @@ def base(arch: str, size: str = "tiny") -> LMConfig:
 
 
 def changed(model: LMConfig, change: str) -> LMConfig:
-    """The model with one field changed in every mixer that has it, or ``projection``, which is all mixers'.
+    """The model with one field changed in every mixer that has it, or one of ``TRUNK``.
 
     Args:
       model: the model.
@@ -90,9 +94,9 @@ def changed(model: LMConfig, change: str) -> LMConfig:
       UserError: no mixer has such a field, or the value is of another kind.
     """
     field, sign, _ = change.removeprefix("+").partition("=")
-    if field == "projection" and sign:
-        return override(model, change[1:])
     known = {f.name for mixer in model.pattern for f in dataclasses.fields(mixer)}
+    if sign and field in TRUNK:
+        return override(model, change[1:])
     if not sign:
         raise UserError(
             f"{change!r}: write +FIELD=VALUE to set a field of the mixers, such as +heads=4, or +conv, -conv"
@@ -124,9 +128,8 @@ def contestants(archs: Sequence[str], task: Task, dim: int) -> list[Contestant]:
     for arch in archs:
         own = base(arch)
         pattern = tuple(fit_heads(mixer, dim, task.heads) for mixer in own.pattern)
-        model = LMConfig(
-            source.vocab, dim, task.depth, pattern, task.mlp, projection=own.projection, embed_std=task.embed_std
-        )
+        trunk = {field: getattr(own, field) for field in TRUNK}
+        model = LMConfig(source.vocab, dim, task.depth, pattern, task.mlp, embed_std=task.embed_std, **trunk)
         entries.append((short_name(arch), own, model))
     first = Contestant(entries[0][0], entries[0][2], {})
     matched = []
