@@ -51,8 +51,7 @@ def case(name: str, mask: Mask, made: Made | None = None, kind: Callable[..., Ca
 CASES = (
     case("window", Window(9)),
     case("window, scale", Window(9, sinks=2), inputs(T=37, Hk=4, scale=True)),
-    case("window, one token", Window(3), inputs(T=1)),
-    case("window of one", Window(1), inputs(T=5)),
+    case("window, one token", Window(3), inputs(T=1, S=5)),
     case("window beyond", Window(99, sinks=3)),
     case("window, more keys", Window(9, sinks=2), inputs(T=23, S=70, Hk=1)),
     case("window, packed", Window(9, sinks=2), inputs(ids=PACKED)),
