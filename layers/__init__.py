@@ -3,9 +3,11 @@
 from .attention import Attention, AttentionConfig
 from .base import ChannelMixerConfig, Mixer, MixerConfig
 from .base_conv import BaseConv, BaseConvConfig
+from .bigbird import BigBird, BigBirdConfig
 from .comba import Comba, CombaConfig
 from .delta_product import DeltaProduct, DeltaProductConfig
 from .deltanet import DeltaNet, DeltaNetConfig
+from .dsa import DSA, DSAConfig
 from .feed_forward import FeedForward, FeedForwardConfig
 from .gated_deltanet import GatedDeltaNet, GatedDeltaNetConfig
 from .gated_deltanet2 import GatedDeltaNet2, GatedDeltaNet2Config
@@ -19,6 +21,7 @@ from .hyena import Hyena, HyenaConfig
 from .kda import KDA, KDAConfig
 from .lightning import Lightning, LightningConfig
 from .linear_attention import LinearAttention, LinearAttentionConfig
+from .longformer import Longformer, LongformerConfig
 from .longhorn import Longhorn, LonghornConfig
 from .lru import LRU, LRUConfig
 from .lstm import LSTM, LSTMConfig
@@ -31,7 +34,10 @@ from .min_lstm import MinLSTM, MinLSTMConfig
 from .mlp import GeluMLP, GeluMLPConfig, SwiGLU, SwiGLUConfig
 from .mlstm import MLSTM, MLSTMConfig
 from .mlstm_large import MLSTMLarge, MLSTMLargeConfig
+from .moba import MoBA, MoBAConfig
+from .nsa import NSA, NSAConfig
 from .qrnn import QRNN, QRNNConfig
+from .reformer import Reformer, ReformerConfig
 from .retnet import RetNet, RetNetConfig
 from .rg_lru import RGLRU, RGLRUConfig
 from .rwkv6 import RWKV6, RWKV6Config
@@ -46,6 +52,7 @@ from .ttt_linear import TTTLinear, TTTLinearConfig
 
 __all__ = [
     "CHANNEL_MIXERS",
+    "DSA",
     "GLA",
     "GRU",
     "GSA",
@@ -57,6 +64,7 @@ __all__ = [
     "LSTM",
     "MIXERS",
     "MLSTM",
+    "NSA",
     "QRNN",
     "RGLRU",
     "RWKV6",
@@ -68,9 +76,12 @@ __all__ = [
     "AttentionConfig",
     "BaseConv",
     "BaseConvConfig",
+    "BigBird",
+    "BigBirdConfig",
     "ChannelMixerConfig",
     "Comba",
     "CombaConfig",
+    "DSAConfig",
     "DeltaNet",
     "DeltaNetConfig",
     "DeltaProduct",
@@ -98,6 +109,8 @@ __all__ = [
     "LightningConfig",
     "LinearAttention",
     "LinearAttentionConfig",
+    "Longformer",
+    "LongformerConfig",
     "Longhorn",
     "LonghornConfig",
     "MLSTMConfig",
@@ -117,6 +130,9 @@ __all__ = [
     "MinLSTMConfig",
     "Mixer",
     "MixerConfig",
+    "MoBA",
+    "MoBAConfig",
+    "NSAConfig",
     "QRNNConfig",
     "RGLRUConfig",
     "RWKV6Channel",
@@ -125,6 +141,8 @@ __all__ = [
     "RWKV7Channel",
     "RWKV7ChannelConfig",
     "RWKV7Config",
+    "Reformer",
+    "ReformerConfig",
     "RetNet",
     "RetNetConfig",
     "S4DConfig",
