@@ -2,7 +2,7 @@
 
 Every op is a plain function on arrays, with one contract:
 
-- it returns ``(y, state)``, always;
+- it returns ``(y, state)``, always (``sparse_attention``, which has no state, returns y);
 - any ``T >= 1``, grouped heads, ``initial_state``, ``segment_ids``, float32 or bfloat16 inputs (float64 under
   ``jax.enable_x64``), and reverse-mode gradients for every array argument and from the final state;
 - the state and all accumulation are float32 (float64 only when the inputs are); ``y`` has ``v``'s dtype.
@@ -43,9 +43,15 @@ from .mlstm import mlstm
 from .selective_scan import selective_scan
 from .short_conv import short_conv
 from .slstm import slstm
+from .sparse_attention import BigBird, Blocks, Dilated, Strided, Window, sparse_attention
 from .ttt_linear import ttt_linear
 
 __all__ = [
+    "BigBird",
+    "Blocks",
+    "Dilated",
+    "Strided",
+    "Window",
     "delta_rule",
     "diagonal_ssm",
     "dplr",
@@ -59,5 +65,6 @@ __all__ = [
     "selective_scan",
     "short_conv",
     "slstm",
+    "sparse_attention",
     "ttt_linear",
 ]

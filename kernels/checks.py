@@ -27,9 +27,9 @@ def expect_groups(op: str, sizes: dict[str, int]) -> None:
         raise ValueError(f"{op}: v has {sizes['H']} heads; expected a multiple of the {sizes['Hk']} heads of q and k")
 
 
-def expect_ids(op: str, segment_ids: Array, sizes: dict[str, int]) -> None:
+def expect_ids(op: str, segment_ids: Array, sizes: dict[str, int], axes: str = "B T") -> None:
     """Checks the shape and kind of ``segment_ids``."""
-    expect(op, "segment_ids", segment_ids, "B T", sizes)
+    expect(op, "segment_ids", segment_ids, axes, sizes)
     if not jnp.issubdtype(segment_ids.dtype, jnp.integer):
         raise ValueError(f"{op}: segment_ids has dtype {segment_ids.dtype}; expected integers")
 

@@ -26,6 +26,7 @@ IMPLEMENTATIONS: dict[str, tuple[str, ...]] = {
     "selective_scan": ("xla", "reference"),
     "short_conv": ("xla", "reference"),
     "slstm": ("xla", "reference"),
+    "sparse_attention": ("xla", "reference"),
     "ttt_linear": ("xla", "reference"),
 }
 """What each op has. The order is auto's preference among those its platform allows."""

@@ -3,9 +3,11 @@
 from .attention import Attention, AttentionConfig
 from .base import ChannelMixerConfig, Mixer, MixerConfig
 from .base_conv import BaseConv, BaseConvConfig
+from .bigbird import BigBird, BigBirdConfig
 from .comba import Comba, CombaConfig
 from .delta_product import DeltaProduct, DeltaProductConfig
 from .deltanet import DeltaNet, DeltaNetConfig
+from .dsa import DSA, DSAConfig
 from .feed_forward import FeedForward, FeedForwardConfig
 from .gated_deltanet import GatedDeltaNet, GatedDeltaNetConfig
 from .gated_deltanet2 import GatedDeltaNet2, GatedDeltaNet2Config
@@ -19,6 +21,7 @@ from .hyena import Hyena, HyenaConfig
 from .kda import KDA, KDAConfig
 from .lightning import Lightning, LightningConfig
 from .linear_attention import LinearAttention, LinearAttentionConfig
+from .longformer import Longformer, LongformerConfig
 from .longhorn import Longhorn, LonghornConfig
 from .lru import LRU, LRUConfig
 from .lstm import LSTM, LSTMConfig
@@ -32,7 +35,10 @@ from .mlgru import MLGRU, MLGRUConfig
 from .mlp import GeluMLP, GeluMLPConfig, SwiGLU, SwiGLUConfig
 from .mlstm import MLSTM, MLSTMConfig
 from .mlstm_large import MLSTMLarge, MLSTMLargeConfig
+from .moba import MoBA, MoBAConfig
+from .nsa import NSA, NSAConfig
 from .qrnn import QRNN, QRNNConfig
+from .reformer import Reformer, ReformerConfig
 from .retnet import RetNet, RetNetConfig
 from .rg_lru import RGLRU, RGLRUConfig
 from .rwkv6 import RWKV6, RWKV6Config
@@ -48,6 +54,7 @@ from .ttt_linear import TTTLinear, TTTLinearConfig
 
 __all__ = [
     "CHANNEL_MIXERS",
+    "DSA",
     "GLA",
     "GRU",
     "GSA",
@@ -60,6 +67,7 @@ __all__ = [
     "MIXERS",
     "MLGRU",
     "MLSTM",
+    "NSA",
     "QRNN",
     "RGLRU",
     "RWKV6",
@@ -72,9 +80,12 @@ __all__ = [
     "BaseConv",
     "BaseConvConfig",
     "BitLinear",
+    "BigBird",
+    "BigBirdConfig",
     "ChannelMixerConfig",
     "Comba",
     "CombaConfig",
+    "DSAConfig",
     "DeltaNet",
     "DeltaNetConfig",
     "DeltaProduct",
@@ -102,6 +113,8 @@ __all__ = [
     "LightningConfig",
     "LinearAttention",
     "LinearAttentionConfig",
+    "Longformer",
+    "LongformerConfig",
     "Longhorn",
     "LonghornConfig",
     "MLGRUConfig",
@@ -122,6 +135,9 @@ __all__ = [
     "MinLSTMConfig",
     "Mixer",
     "MixerConfig",
+    "MoBA",
+    "MoBAConfig",
+    "NSAConfig",
     "QRNNConfig",
     "RGLRUConfig",
     "RWKV6Channel",
@@ -130,6 +146,8 @@ __all__ = [
     "RWKV7Channel",
     "RWKV7ChannelConfig",
     "RWKV7Config",
+    "Reformer",
+    "ReformerConfig",
     "RetNet",
     "RetNetConfig",
     "S4DConfig",

@@ -1,18 +1,20 @@
 """Softmax attention: the baseline that the subquadratic mixers are compared with."""
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from einops import rearrange
 from flax import nnx
 from jax.typing import DTypeLike
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float, Int
 
-from ..kernels.segments import segments
+from ..kernels.heads import repeat_heads
+from ..kernels.sparse_attention import BigBird, Dilated, Window, sparse_attention
 from . import flops
 from .base import Mixer, MixerConfig
+from .kv_cache import Place, advance, gathered, held, line, place, slot_of, store, visible
 from .parts import Keys, RMSNorm, ShortConv, conv_bytes, conv_params, dense, head_count, rope
 
 
@@ -54,9 +56,38 @@ class AttentionConfig(MixerConfig):
         kv_heads = self.kv_heads or heads
         if heads % kv_heads:
             raise ValueError(f"attention: heads={heads} must be a multiple of kv_heads={kv_heads}")
+        if self.window is not None and self.window < 1:
+            raise ValueError(f"attention: window={self.window}; expected at least 1")
         if self.rope_dim is not None and (self.rope_dim % 2 or not 0 <= self.rope_dim <= self.head_dim):
             raise ValueError(f"attention: rope_dim={self.rope_dim} must be even, and at most head_dim={self.head_dim}")
         return heads, kv_heads, (heads + 2 * kv_heads) * self.head_dim
+
+    def mask(self, heads: int, S: int) -> Window | Dilated | BigBird | None:
+        """What a token sees among S tokens, its own the last; None: all of them."""
+        return None if self.window is None else Window(self.window)
+
+    @property
+    def sinks(self) -> int:
+        """How many first tokens of a document stay in sight."""
+        return 0
+
+    @property
+    def reach(self) -> int | None:
+        """How many of the last tokens decoding must keep besides; None: all."""
+        return self.window
+
+    @property
+    def most(self) -> int | None:
+        """How many tokens a token sees at most; None: all before it."""
+        return self.window
+
+    def listed(self, position: Int[Array, "B 1"], heads: int, kv_heads: int, slots: int) -> Int[Array, "B 1 G n"]:
+        """The ``most`` tokens that a token at ``position`` sees, by head; -1: none. Asked where slots hold more."""
+        raise NotImplementedError
+
+    def capacity(self, T: int) -> int:
+        """For how many of T tokens the cache has room."""
+        return T if self.reach is None else min(T, self.sinks + self.reach)
 
     def build(
         self, dim: int, *, layer: int | Array = 0, depth: int = 1, dtype: DTypeLike = jnp.float32, rngs: nnx.Rngs
@@ -78,18 +109,17 @@ class AttentionConfig(MixerConfig):
         heads, _, channels = self.sizes(dim)
         inner = heads * self.head_dim
         projections = flops.projection(dim, channels) + flops.projection(dim, inner) * (2 if self.gate else 1)
-        attended = flops.attention(heads, self.head_dim, T, self.window)
+        attended = flops.attention(heads, self.head_dim, T, self.most)
         return projections + flops.short_conv(self.short_conv, channels) + attended
 
     def state_bytes(self, dim: int, T: int) -> int:
         """Keys and values of the tokens that may still be seen, their number, and the filter's tail."""
         _, kv_heads, channels = self.sizes(dim)
-        slots = T if self.window is None else min(T, self.window)
-        return 4 * (2 * slots * kv_heads * self.head_dim + 1) + conv_bytes(self.short_conv, channels)
+        return 4 * (2 * self.capacity(T) * kv_heads * self.head_dim + 1) + conv_bytes(self.short_conv, channels)
 
 
 class AttentionCache(NamedTuple):
-    """The token at position p of its document lies in slot ``p % M``."""
+    """The last tokens and the sinks of a document, in the slots that ``kv_cache.slot_of`` says."""
 
     k: Float[Array, "B M Hk K"]
     v: Float[Array, "B M Hk K"]
@@ -137,20 +167,18 @@ class Attention(Mixer):
         self.out = dense(keys, "out", inner, dim, dtype=dtype, bias=config.out_bias)
 
     def init_cache(self, batch: int, max_len: int) -> AttentionCache:
-        """An empty cache for ``max_len`` tokens, or for the window if that is less.
+        """An empty cache for ``max_len`` tokens, or for those that stay in sight if these are fewer.
 
         A document longer than ``max_len`` loses its oldest tokens.
         """
-        window = self.config.window
-        slots = max_len if window is None else min(max_len, window)
-        empty = jnp.zeros((batch, slots, self.kv_heads, self.config.head_dim), self.dtype)
+        empty = jnp.zeros((batch, self.config.capacity(max_len), self.kv_heads, self.config.head_dim), self.dtype)
         return AttentionCache(empty, empty, jnp.zeros(batch, jnp.int32), self.conv.init_tail(batch))
 
     def prefill(
         self, x: Float[Array, "B T D"], cache: AttentionCache, segment_ids: Int[Array, "B T"] | None = None
     ) -> tuple[Float[Array, "B T D"], AttentionCache]:
         """Attends from the T next tokens to the cached ones and to each other."""
-        config, capacity = self.config, cache.k.shape[1]
+        config = self.config
         qkv, tail = self.conv(self.qkv(x), cache.tail, segment_ids)
         qkv = rearrange(qkv, "B T (H K) -> B T H K", K=config.head_dim)
         q, k, v = jnp.split(qkv, [self.heads, self.heads + self.kv_heads], axis=2)
@@ -158,84 +186,55 @@ class Attention(Mixer):
             q, k = self.q_norm(q), self.k_norm(k)
         new = place(x.shape[:2], cache.length, segment_ids)
         q, k = (rope(z, new.position, config.rope_base, config.rope_dim) for z in (q, k))
-
-        if capacity == 0 and segment_ids is None:
-            window = None if config.window is None else (config.window - 1, 0)
-            y = jax.nn.dot_product_attention(q, k, v, is_causal=True, local_window_size=window)
-        else:
-            written = cache if capacity == 0 else write(cache, k, v, new, tail)
-            if x.shape[1] == 1 and capacity > 0:  # the new token's own slot holds nothing that it may still see
-                seen, keys, values = held(written.length, capacity), written.k, written.v
-            else:
-                past = held(cache.length, capacity)
-                seen = Place(*(jnp.concatenate(both, axis=1) for both in zip(past, new, strict=True)))
-                keys, values = (jnp.concatenate(both, axis=1) for both in ((cache.k, k), (cache.v, v)))
-            y = jax.nn.dot_product_attention(q, keys, values, mask=visible(new, seen, config.window)[:, None])
-            y = jnp.where(new.valid[..., None, None], y, 0)
-            cache = written
-        y = rearrange(y, "B T H K -> B T (H K)")
+        y, cache = self.attend(x, q, k, v, new, cache._replace(tail=tail), segment_ids)
+        y = rearrange(jnp.where(new.valid[..., None, None], y, 0), "B T H K -> B T (H K)")
         if self.gate is not None:
             y = y * jax.nn.sigmoid(self.gate(x).astype(jnp.float32)).astype(y.dtype)
         return self.out(y), cache
 
+    def attend(
+        self,
+        x: Float[Array, "B T D"],
+        q: Float[Array, "B T H K"],
+        k: Float[Array, "B T Hk K"],
+        v: Float[Array, "B T Hk K"],
+        new: Place,
+        cache: Any,
+        segment_ids: Int[Array, "B T"] | None,
+    ) -> tuple[Float[Array, "B T H K"], Any]:
+        """The heads' outputs and the next cache: what kinds of attention differ by."""
+        slots, sinks = cache.k.shape[1], self.config.sinks
+        if slots == 0:
+            written = cache
+        else:
+            length = advance(cache.length, new)
+            k_slots, v_slots = (store(c, z, new, length, sinks) for c, z in ((cache.k, k), (cache.v, v)))
+            written = cache._replace(k=k_slots, v=v_slots, length=length)
+        if q.shape[1] == 1 and slots > 0:  # the new token's own slot holds nothing that it may still see
+            return self.decode(q, new.position, written), written
+        mask = self.config.mask(self.heads, slots + q.shape[1])
+        if mask is None and slots == 0 and segment_ids is None:
+            return jax.nn.dot_product_attention(q, k, v, is_causal=True), written
+        past = held(cache.length, slots, sinks)
+        if mask is None:
+            seen = Place(*(jnp.concatenate(both, axis=1) for both in zip(past, new, strict=True)))
+            keys, values = (jnp.concatenate(both, axis=1) for both in ((cache.k, k), (cache.v, v)))
+            return jax.nn.dot_product_attention(q, keys, values, mask=visible(new, seen)[:, None]), written
+        row = line(past, new, plain=slots == 0 and segment_ids is None)
+        keys, values = row.keys(cache.k, k), row.keys(cache.v, v)
+        y = sparse_attention(row.queries(q), keys, values, mask=mask, segment_ids=row.ids)
+        return row.outputs(y), written
 
-class Place(NamedTuple):
-    """Where tokens stand: which document of this call (0 continues the cache), at which position in it."""
-
-    document: Int[Array, "B T"]
-    position: Int[Array, "B T"]
-    valid: Bool[Array, "B T"]
-
-
-def place(shape: tuple[int, ...], length: Int[Array, " B"], segment_ids: Int[Array, "B T"] | None) -> Place:
-    """The places of new tokens after ``length`` cached ones; padding takes no position."""
-    if segment_ids is None:
-        position = length[:, None] + jnp.arange(shape[1], dtype=jnp.int32)
-        return Place(jnp.zeros(shape, jnp.int32), position, jnp.ones(shape, bool))
-    seg = segments(segment_ids)
-    rank = jnp.cumsum(seg.valid, axis=1, dtype=jnp.int32) - 1
-    start = jax.lax.cummax(jnp.where(seg.first, rank, 0), axis=1)
-    position = jnp.where(seg.number == 0, length[:, None], 0) + rank - start
-    return Place(seg.number, jnp.maximum(position, 0), seg.valid)
-
-
-def advance(length: Int[Array, " B"], new: Place) -> Int[Array, " B"]:
-    """The length of the last document after the new tokens."""
-    last = new.document[:, -1:]
-    count = jnp.sum(new.valid & (new.document == last), axis=1, dtype=jnp.int32)
-    return jnp.where(last[:, 0] == 0, length, 0) + count
-
-
-def held(length: Int[Array, " B"], slots: int) -> Place:
-    """What the slots hold after ``length`` tokens: slot s has the last position congruent to s."""
-    last = length[:, None] - 1
-    position = last - (last - jnp.arange(slots, dtype=jnp.int32)) % max(slots, 1)
-    return Place(jnp.zeros_like(position), position, position >= 0)
-
-
-def visible(query: Place, key: Place, window: int | None) -> Bool[Array, "B T S"]:
-    """Whether each query may see each key: same document, not later, within the window."""
-    q, k = (Place(*(z[:, :, None] for z in query)), Place(*(z[:, None, :] for z in key)))
-    mask = (q.document == k.document) & k.valid & (k.position <= q.position)
-    return mask if window is None else mask & (k.position > q.position - window)
-
-
-def write(
-    cache: AttentionCache,
-    k: Float[Array, "B T Hk K"],
-    v: Float[Array, "B T Hk K"],
-    new: Place,
-    tail: Float[Array, "B tail D"],
-) -> AttentionCache:
-    """Stores the last document's newest tokens, each in its slot."""
-    slots = cache.k.shape[1]
-    current, length = new.valid & (new.document == new.document[:, -1:]), advance(cache.length, new)
-    keep = current & (new.position >= length[:, None] - slots)  # one write a slot: a scatter has no order
-    slot = jnp.where(keep, new.position % slots, slots)  # out of range: dropped
-    row = jnp.arange(k.shape[0])[:, None]
-    return AttentionCache(
-        cache.k.at[row, slot].set(k.astype(cache.k.dtype), mode="drop"),
-        cache.v.at[row, slot].set(v.astype(cache.v.dtype), mode="drop"),
-        length,
-        tail,
-    )
+    def decode(self, q: Float[Array, "B 1 H K"], position: Int[Array, "B 1"], cache: Any) -> Float[Array, "B 1 H K"]:
+        """Attends from the newest token, which the cache holds already."""
+        config, slots = self.config, cache.k.shape[1]
+        if config.most is None or slots <= config.most:
+            seen, mask = held(cache.length, slots, config.sinks), config.mask(self.heads, slots)
+            seeing = seen.valid[:, None, None]
+            if mask is not None:
+                rule = mask.rule(position[:, :, None], seen.position[:, None], self.kv_heads)
+                seeing = seeing & (rule if rule.shape[1] == 1 else repeat_heads(rule, self.heads, axis=1))
+            return jax.nn.dot_product_attention(q, cache.k, cache.v, mask=seeing)
+        index = config.listed(position, self.heads, self.kv_heads, slots)
+        slot = slot_of(index, slots, config.sinks)
+        return gathered(q, cache.k, cache.v, jnp.where(index < 0, -1, slot))

@@ -96,3 +96,14 @@ def attention(heads: int, K: int, T: int, window: int | None) -> float:
     W = T if window is None else min(window, T)
     seen = (W * (W + 1) / 2 + (T - W) * W) / T
     return 4.0 * heads * K * seen
+
+
+def blocks_before(T: int, block: int) -> float:
+    """How many whole blocks lie before a token's own, averaged over a sequence of T."""
+    whole, rest = divmod(T, block)
+    return (block * whole * (whole - 1) / 2 + rest * whole) / T
+
+
+def blocks_seen(T: int, block: int) -> float:
+    """How many blocks end with a token or before it, averaged over a sequence of T."""
+    return blocks_before(T + 1, block) * (T + 1) / T

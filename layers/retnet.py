@@ -13,8 +13,8 @@ from jaxtyping import Array, Float, Int
 
 from ..kernels import gla
 from . import flops
-from .attention import advance, place
 from .base import Mixer, MixerConfig
+from .kv_cache import advance, place
 from .parts import Keys, RMSNorm, ShortConv, conv_bytes, conv_params, dense, head_count, rope
 
 

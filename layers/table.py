@@ -3,9 +3,11 @@
 from .attention import AttentionConfig
 from .base import ChannelMixerConfig, MixerConfig
 from .base_conv import BaseConvConfig
+from .bigbird import BigBirdConfig
 from .comba import CombaConfig
 from .delta_product import DeltaProductConfig
 from .deltanet import DeltaNetConfig
+from .dsa import DSAConfig
 from .feed_forward import FeedForwardConfig
 from .gated_deltanet import GatedDeltaNetConfig
 from .gated_deltanet2 import GatedDeltaNet2Config
@@ -19,6 +21,7 @@ from .hyena import HyenaConfig
 from .kda import KDAConfig
 from .lightning import LightningConfig
 from .linear_attention import LinearAttentionConfig
+from .longformer import LongformerConfig
 from .longhorn import LonghornConfig
 from .lru import LRUConfig
 from .lstm import LSTMConfig
@@ -32,7 +35,10 @@ from .mlgru import MLGRUConfig
 from .mlp import GeluMLPConfig, SwiGLUConfig
 from .mlstm import MLSTMConfig
 from .mlstm_large import MLSTMLargeConfig
+from .moba import MoBAConfig
+from .nsa import NSAConfig
 from .qrnn import QRNNConfig
+from .reformer import ReformerConfig
 from .retnet import RetNetConfig
 from .rg_lru import RGLRUConfig
 from .rwkv6 import RWKV6Config
@@ -47,9 +53,11 @@ from .ttt_linear import TTTLinearConfig
 MIXERS: dict[str, type[MixerConfig]] = {
     "attention": AttentionConfig,
     "base_conv": BaseConvConfig,
+    "bigbird": BigBirdConfig,
     "comba": CombaConfig,
     "delta_product": DeltaProductConfig,
     "deltanet": DeltaNetConfig,
+    "dsa": DSAConfig,
     "feed_forward": FeedForwardConfig,
     "gated_deltanet": GatedDeltaNetConfig,
     "gated_deltanet2": GatedDeltaNet2Config,
@@ -63,6 +71,7 @@ MIXERS: dict[str, type[MixerConfig]] = {
     "kda": KDAConfig,
     "lightning": LightningConfig,
     "linear_attention": LinearAttentionConfig,
+    "longformer": LongformerConfig,
     "longhorn": LonghornConfig,
     "lru": LRUConfig,
     "lstm": LSTMConfig,
@@ -75,7 +84,10 @@ MIXERS: dict[str, type[MixerConfig]] = {
     "mlgru": MLGRUConfig,
     "mlstm": MLSTMConfig,
     "mlstm_large": MLSTMLargeConfig,
+    "moba": MoBAConfig,
+    "nsa": NSAConfig,
     "qrnn": QRNNConfig,
+    "reformer": ReformerConfig,
     "retnet": RetNetConfig,
     "rg_lru": RGLRUConfig,
     "rwkv6": RWKV6Config,
@@ -93,5 +105,5 @@ CHANNEL_MIXERS: dict[str, type[ChannelMixerConfig]] = {
     "swiglu": SwiGLUConfig,
 }
 
-GROWING = frozenset({"attention", "hyena"})
+GROWING = frozenset({"attention", "bigbird", "dsa", "hyena", "moba", "nsa", "reformer"})
 """Mixers whose state grows with the sequence (Hyena's up to its filters' length); what the others keep is constant."""

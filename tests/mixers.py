@@ -13,7 +13,8 @@ from flax import nnx
 from subquad.layers import MIXERS, MixerConfig
 
 B, T = 2, 19
-SMALL = {"head_dim": 16, "state_dim": 8, "gate_rank": 4, "slots": 8, "frequency": 1.0}
+SMALL = {"head_dim": 16, "state_dim": 8, "gate_rank": 4, "slots": 8, "frequency": 1.0, "block_size": 2, "chosen": 3}
+SMALL |= {"buckets": 4, "rounds": 2, "chunk": 2}  # few of what attention chooses from, so that it must choose
 TOLERANCE = 1e-5
 
 
@@ -34,6 +35,11 @@ def variants(name: str) -> dict[str, MixerConfig]:
     """What else the mixer's definition names."""
     settings = getattr(definitions.of(name), "VARIANTS", {})
     return {f"{name}-{variant}": small(MIXERS[name], **changes) for variant, changes in settings.items()}
+
+
+def chooses(name: str) -> bool:
+    """Whether rounding may tip what a mixer chooses, and with that a token's whole output."""
+    return getattr(definitions.of(mixer_of(name)), "CHOOSES", False)
 
 
 def tolerance(name: str) -> float:

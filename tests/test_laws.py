@@ -22,6 +22,7 @@ from mixers import (
     B,
     T,
     built,
+    chooses,
     close,
     draw,
     each_default,
@@ -178,7 +179,12 @@ def test_bfloat16_is_near_float32_and_its_gradients_are_finite(name):
     run = quick_jit(functools.partial(outputs_and_gradients, graph, WEIGHTS))
     y, gradients = run(params, X.astype(jnp.bfloat16))
     assert y.dtype == jnp.bfloat16, f"{name}: y is {y.dtype}"
-    close(y, whole(name)[1][0], f"{name}: bfloat16", 2e-2)
+    want = whole(name)[1][0]
+    if chooses(name):  # rounding tips a choice for a few tokens, whose outputs are then others: most are near
+        errors = np.linalg.norm(y.astype(jnp.float32) - want, axis=-1) / np.linalg.norm(want, axis=-1)
+        assert np.mean(errors < 2e-2) > 0.8, f"{name}: bfloat16: errors {np.sort(errors.ravel())[::-1][:40]}"
+    else:
+        close(y, want, f"{name}: bfloat16", 2e-2)
     for path, g in jax.tree.leaves_with_path(gradients):
         where = jax.tree_util.keystr(path)
         assert jnp.all(jnp.isfinite(g)), f"{name}: gradient of {where} is not finite"
@@ -260,5 +266,8 @@ def test_config_answers_for_the_built_module(name, dim, monkeypatch):
 @every_mixer
 def test_state_grows_only_where_the_table_says_so(name):
     config, kind = CONFIGS[name], mixer_of(name)
+    if getattr(config, "window", None) is not None:
+        config = dataclasses.replace(config, window=3)  # what it bounds is full after 10 tokens
     grows = config.state_bytes(DIM, 1000) > config.state_bytes(DIM, 10)
-    assert grows == (kind in GROWING and getattr(config, "window", None) is None), f"{name}: state grows: {grows}"
+    bounded = kind == "attention" and config.window is not None
+    assert grows == (kind in GROWING and not bounded), f"{name}: state grows: {grows}"

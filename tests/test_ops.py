@@ -48,8 +48,9 @@ def draw(op: str, case: Case, seed: int) -> tuple[Any, Any]:
 
 
 def call(op: str, impl: str, case: Case, inputs: Any) -> Any:
-    """The public function, and of its state what is compared."""
-    y, state = getattr(kernels, op)(**inputs, **case.static, impl=impl)
+    """The public function, and of its state, if it has one, what is compared."""
+    out = getattr(kernels, op)(**inputs, **case.static, impl=impl)
+    y, state = out if isinstance(out, tuple) else (out, None)
     return y, state if case.canonical is None else case.canonical(state)
 
 

@@ -34,7 +34,9 @@ RIGHT = {
     },
     "mlstm": {"q": (B, T, Hk, K), "k": (B, T, Hk, K), "v": (B, T, H, V), "i": (B, T, H), "f": (B, T, H)},
     "slstm": {"gates": (B, T, H, 4, D), "r": (H, 4, D, D)},
+    "sparse_attention": {"q": (B, T, H, K), "k": (B, T, Hk, K), "v": (B, T, Hk, V)},
 }
+STATIC = {"sparse_attention": {"mask": kernels.Window(4)}}
 WRONG = [  # op, argument, its shape, what the message must expect
     ("delta_rule", "q", (B, T, K), "[B, T, Hk, K]"),
     ("delta_rule", "k", (B, T + 1, Hk, K), "[B, T, Hk, K]"),
@@ -115,6 +117,11 @@ WRONG = [  # op, argument, its shape, what the message must expect
     ("slstm", "gates", (B, T, H, 3, D), "[B, T, H, 4, D]"),
     ("slstm", "r", (H, 4, D, D + 1), "[H, 4, D, D]"),
     ("slstm", "segment_ids", (B,), "[B, T]"),
+    ("sparse_attention", "q", (B, T, K), "[B, T, H, K]"),
+    ("sparse_attention", "k", (B, T, Hk, V), "K=8"),
+    ("sparse_attention", "v", (B, T, H, V), "Hk=2"),
+    ("sparse_attention", "q", (B, T, 3, K), "a multiple of the 2 heads"),
+    ("sparse_attention", "segment_ids", (B, T + 1), "[B, S]"),
 ]
 
 
@@ -126,9 +133,10 @@ def untyped(monkeypatch):
 
 def arguments(op, **shapes):
     shapes = RIGHT[op] | shapes
-    return {
+    arrays = {
         name: jnp.ones(shape, jnp.int32 if name == "segment_ids" else jnp.float32) for name, shape in shapes.items()
     }
+    return arrays | STATIC.get(op, {})
 
 
 @pytest.mark.parametrize(("op", "name", "shape", "expected"), WRONG)

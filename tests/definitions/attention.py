@@ -11,24 +11,51 @@ VARIANTS = {
 
 
 def definition(c, p, x):
+    return attended(
+        c, p, x, lambda h, t, H, q, k: np.arange(0 if c.window is None else max(0, t - c.window + 1), t + 1)
+    )
+
+
+def rotated(z, turn):
+    half = turn.shape[1]
+    pairs = (z[..., :half] + 1j * z[..., half : 2 * half]) * turn
+    return np.concatenate([pairs.real, pairs.imag, z[..., 2 * half :]], axis=-1)
+
+
+def attended(c, p, x, seen):
+    """``seen(h, t, H, q, k)``: the tokens that head h of H sees from t, given its query and all keys, rotated."""
+    q, k, v = projected(c, p, x)
+    H, y = len(q), np.zeros_like(q)
+    for h in range(H):
+        j = h * len(k) // H
+        for t in range(len(x)):
+            y[h, t] = softmax_sum(q[h, t], k[j], v[j], seen(h, t, H, q[h, t], k[j]))
+    return finished(c, p, x, y)
+
+
+def softmax_sum(q, k, v, tokens):
+    score = k[tokens] @ q / np.sqrt(len(q))
+    weight = np.exp(score - score.max(initial=-np.inf))
+    return weight / weight.sum() @ v[tokens] if len(tokens) else np.zeros_like(q)
+
+
+def projected(c, p, x):
+    """q, k and v by head, rotated."""
     H, Hk, _ = c.sizes(DIM)
     qkv = x @ p.qkv.kernel + (p.qkv.bias if c.qkv_bias else 0)
     qkv = convolved(qkv, p.conv if c.short_conv else None, c.short_conv)
     q, k, v = np.split(heads(qkv, H + 2 * Hk), [H, H + Hk])
     if c.qk_norm:
         q, k = rms(q, p.q_norm.scale, c.norm_eps), rms(k, p.k_norm.scale, c.norm_eps)
-    turning = c.head_dim if c.rope_dim is None else c.rope_dim
-    half = turning // 2
-    turn = np.exp(1j * np.outer(np.arange(len(x)), c.rope_base ** (-np.arange(half) / max(half, 1))))
-    q, k = (np.append(z[..., :half] + 1j * z[..., half:turning], z[..., turning:], axis=-1) for z in (q, k))
-    turn = np.append(turn, np.ones((len(x), c.head_dim - turning)), axis=1)
-    y = np.zeros((H, len(x), c.head_dim))
-    for h in range(H):
-        j = h * Hk // H
-        for t in range(len(x)):
-            start = 0 if c.window is None else max(0, t - c.window + 1)
-            score = np.real((q[h, t] * turn[t]) @ np.conj(k[j] * turn)[start : t + 1].T) / np.sqrt(c.head_dim)
-            weight = np.exp(score - score.max())
-            y[h, t] = weight / weight.sum() @ v[j, start : t + 1]
+    turn = turns(len(x), c.head_dim if c.rope_dim is None else c.rope_dim, c.rope_base)
+    return rotated(q, turn), rotated(k, turn), v
+
+
+def turns(T, width, base):
+    half = width // 2
+    return np.exp(1j * np.outer(np.arange(T), base ** (-np.arange(half) / max(half, 1))))
+
+
+def finished(c, p, x, y):
     gate = sigmoid(x @ p.gate.kernel) if c.gate else 1
     return (gate * merged(y)) @ p.out.kernel + (p.out.bias if c.out_bias else 0)

@@ -1,0 +1,15 @@
+import numpy as np
+
+from .attention import attended
+
+SWITCHED = {"kv_heads": 1, "window": 4, "global_tokens": 2}
+VARIANTS = {"dilated": {"window": 3, "dilated_heads": 1, "dilation": 2, "global_tokens": 1}}
+
+
+def definition(c, p, x):
+    def seen(h, t, H, q, k):
+        gap = c.dilation if h >= H - c.dilated_heads else 1
+        near = t - gap * np.arange(c.window)
+        return np.union1d(near[near >= 0], np.arange(min(c.global_tokens, t + 1)))
+
+    return attended(c, p, x, seen)
