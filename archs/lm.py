@@ -174,7 +174,11 @@ class LM(nnx.Module):
         return self.logits(self.hidden(tokens, segment_ids))
 
     def hidden(self, tokens: Int[Array, "B T"], segment_ids: Int[Array, "B T"] | None = None) -> Float[Array, "B T D"]:
-        """What the head reads, ``[B, T, D]``: a loss may gather the positions it weighs before it asks for logits."""
+        """What the head reads of whole sequences: a loss may gather the positions it weighs before it asks for logits.
+
+        Its width is ``config.head_width``. A reversible trunk rebuilds its activations here; the same streams through
+        ``prefill_hidden`` are differentiated as any other function.
+        """
         residual = RESIDUALS[self.config.residual]
         if isinstance(residual, Coupled):
             x, side = self._enter(tokens)

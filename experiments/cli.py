@@ -234,19 +234,38 @@ class Report:
 
 @dataclass(frozen=True)
 class Profile:
-    """Measure what architectures cost: `decode`, the time of a token after short and long contexts."""
+    """Measure what architectures cost.
 
-    what: Positional[Literal["decode"]]
+    `decode`: the time of a token after short and long contexts. `memory`: a gradient's temporaries and time against
+    depth, for standard, checkpointed and reversible trunks. `length`: the longest sequence that trains in a memory.
+    `drift`: how far gradients of a reversible trunk are from those of stored activations.
+    """
+
+    what: Positional[Literal["decode", "memory", "length", "drift"]]
     archs: Word = None
-    """By comma, as `subquad compare` takes them; by default all whose state stops growing, at their tiny size."""
+    """By comma, as `subquad compare` takes them; `memory` takes one. By default what the measurement is about."""
     contexts: Wholes = ()
-    """Tokens read before decoding; by default 1024 and 65536."""
+    """decode: tokens read before; by default 1024 and 65536."""
+    depths: Wholes = ()
+    """memory, drift: numbers of blocks."""
+    length: Whole = None
+    """memory: tokens of the sequence, by default 2048."""
+    gib: Number = None
+    """length: the memory, by default 8."""
 
     def __call__(self) -> int:
         """Runs the command."""
-        from .profile import decode
+        from .profile import decode, drift, length, memory
 
-        decode.show(self.archs.split(",") if self.archs else (), self.contexts)
+        archs = self.archs.split(",") if self.archs else ()
+        if self.what == "decode":
+            decode.show(archs, self.contexts)
+        elif self.what == "memory":
+            memory.show(self.archs or "mamba2", self.depths, self.length)
+        elif self.what == "length":
+            length.show(archs, self.gib)
+        else:
+            drift.show(archs, self.depths)
         return 0
 
 

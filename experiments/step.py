@@ -18,6 +18,9 @@ from .config import OptimConfig, RunConfig
 from .data.base import Batch
 from .mesh import make_mesh, state_sharding
 
+LOSS_PIECE = 8192
+"""The loss of longer rows is computed over pieces of this many positions, one after another."""
+
 
 class State(NamedTuple):
     """All that changes in training, and all that a checkpoint holds."""
@@ -141,10 +144,27 @@ class Program:
         return sums.loss / weight, jax.tree.map(lambda g: g / weight, grads)
 
     def _sums(self, state: State, batch: Batch) -> Sums:
-        logits = nnx.merge(self.graph, state.params, state.constants)(batch.tokens)
-        loss = optax.softmax_cross_entropy_with_integer_labels(logits, batch.targets)
-        correct = (logits.argmax(-1) == batch.targets).astype(jnp.float32)
-        return Sums((loss * batch.weights).sum(), (correct * batch.weights).sum(), batch.weights.sum())
+        lm: LM = nnx.merge(self.graph, state.params, state.constants)
+        hidden, T = lm.hidden(jnp.asarray(batch.tokens)), batch.tokens.shape[1]
+        if T <= LOSS_PIECE:
+            return position_sums(lm, hidden, batch)
+
+        def cut(x: Array) -> Array:
+            x = jnp.pad(x, ((0, 0), (0, -T % LOSS_PIECE), *[(0, 0)] * (x.ndim - 2)))
+            return x.reshape(x.shape[0], -1, LOSS_PIECE, *x.shape[2:]).swapaxes(0, 1)
+
+        # A piece's logits are computed again in the backward pass: those of all would be the largest array of the step.
+        one = jax.checkpoint(position_sums)
+        add = lambda total, piece: (jax.tree.map(jnp.add, total, one(lm, *piece)), None)  # noqa: E731
+        return jax.lax.scan(add, Sums(*[jnp.zeros(())] * 3), jax.tree.map(cut, (hidden, batch)))[0]
+
+
+def position_sums(lm: LM, hidden: Float[Array, "B T D"], batch: Batch) -> Sums:
+    """Loss, right answers and weights of some positions, given what the head reads there."""
+    logits = lm.logits(hidden)
+    loss = optax.softmax_cross_entropy_with_integer_labels(logits, batch.targets)
+    correct = (logits.argmax(-1) == batch.targets).astype(jnp.float32)
+    return Sums((loss * batch.weights).sum(), (correct * batch.weights).sum(), batch.weights.sum())
 
 
 _program = lru_cache(maxsize=32)(Program)

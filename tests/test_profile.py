@@ -9,7 +9,7 @@ from flax import nnx
 from subquad.archs import LM, preset
 from subquad.experiments.cli import parse
 from subquad.experiments.errors import UserError
-from subquad.experiments.profile import decode
+from subquad.experiments.profile import decode, drift, length, memory
 
 
 def test_only_architectures_whose_state_stops_growing_are_linear():
@@ -31,7 +31,57 @@ def test_the_context_is_really_read(monkeypatch):
     assert all(us > 0 for us in cost.microseconds)
 
 
+def test_the_memory_of_a_reversible_trunk_is_flat_in_depth():
+    tiny = dataclasses.replace(preset("min_gru"), dim=16, mlp=None)
+
+    def temporaries(residual: str, depth: int) -> int:
+        model = dataclasses.replace(tiny, residual=residual, depth=depth)
+        return memory.measure([model], 512, rounds=0)[0].bytes
+
+    shallow, deep = temporaries("reversible", 5), temporaries("reversible", 40)
+    assert deep < 1.05 * shallow, f"{shallow} bytes at depth 5, {deep} at depth 40"
+    assert temporaries("standard", 40) > 4 * deep
+
+
+def test_a_drawn_figure_stands_alone():
+    drawn = memory.plot((4, 8), {"standard": [4000, 8000], "reversible": [900, 900]})
+    assert drawn.startswith("<svg")
+    assert "--arch-0:" in drawn
+    assert "reversible" in drawn
+
+
+@pytest.mark.parametrize("start", [2, 256, 2**24])
+@pytest.mark.parametrize(
+    ("need", "longest"),
+    [(lambda T: 10 * T, 96), (lambda T: T * T, 24), (lambda T: 900 + T, 96), (lambda _: 1001, 0), (lambda _: 1, 2**24)],
+)
+def test_the_longest_length_within_a_limit(need, longest, start):
+    asked = []
+    found, used = length.longest(lambda T: asked.append(T) or need(T), 1000.0, start)
+    assert found == longest
+    assert not found or used == need(found)
+    assert len(asked) == len(set(asked))
+
+
+def test_a_step_holds_its_state_and_more_with_length():
+    model = dataclasses.replace(preset("min_gru"), dim=16, depth=1, mlp=None)
+    short = length.step_bytes(model, 8)
+    assert short > 12 * model.param_count()
+    assert length.step_bytes(model, 512) > short + 4 * 504 * 16
+
+
+def test_drift_is_small_and_bfloat16_is_not_float32():
+    found = drift.measure(dataclasses.replace(preset("min_gru"), dim=16, depth=8, mlp=None, residual="reversible"), 16)
+    assert found.float32 < 1e-5
+    assert found.bfloat16 < 2e-2
+    assert 1e-4 < found.rounding < 0.2
+
+
 def test_refusals():
+    with pytest.raises(UserError, match="depths and length are at least 1, not 0"):
+        parse(["profile", "memory", "--depths", "0"])()
+    with pytest.raises(UserError, match="the memory is above 0 GiB, not -1"):
+        parse(["profile", "length", "--gib", "-1"])()
     with pytest.raises(UserError, match="a context has at least one token, not 0"):
         parse(["profile", "decode", "--contexts", "0"])()
     with pytest.raises(UserError, match="there is no architecture 'mamba22': did you mean 'mamba2'"):

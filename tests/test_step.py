@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from flax import nnx
 from subquad.archs.lm import LM
-from subquad.experiments import optim
+from subquad.experiments import optim, step
 from subquad.experiments.config import OptimConfig, RunConfig
 from subquad.experiments.data.base import Batch
 from subquad.experiments.evaluate import evaluate
@@ -41,6 +41,18 @@ def test_loss_is_the_weighted_mean_cross_entropy():
     logp = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
     picked = np.take_along_axis(logp, batch.targets[..., None], -1)[..., 0]
     np.testing.assert_allclose(loss, -(picked * batch.weights).sum() / batch.weights.sum(), rtol=1e-5)
+
+
+def test_the_loss_of_a_long_row_is_summed_over_pieces(monkeypatch):
+    run = toy_run(model={"depth": 1})
+    batch = Batch(*(x[0] for x in batches(run)))
+    results = []
+    for piece in (5, 8192):
+        monkeypatch.setattr(step, "LOSS_PIECE", piece)
+        functions = step.Program(run.model, run.optim, 1, 1, "float32", 1, 1, False)
+        results.append(jax.jit(functions.gradients)(functions.init(np.uint32(3)), batch))
+    assert batch.tokens.shape[1] % 5, "the last piece must be padded for this test to see it"
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), *results)
 
 
 def test_one_update_is_adamw_by_hand():

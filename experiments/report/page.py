@@ -46,7 +46,12 @@ def page(study: Study) -> str:
 
 def picture(study: Study, table: Table) -> str:
     """A table's figure as a file that stands alone, such as in a README; it follows light and dark too."""
-    start, end = plots.figures(study, table).split(">", 1)
+    return standalone(plots.figures(study, table))
+
+
+def standalone(figure: str) -> str:
+    """A figure of the page with the colours that it refers to."""
+    start, end = figure.split(">", 1)
     return f"{start} font-family='sans-serif'><style>{VARIABLES}</style>{end}"
 
 
