@@ -24,6 +24,7 @@ Whole = Annotated[int | None, arg(metavar="INT", help_behavior_hint="")]
 Number = Annotated[float | None, arg(metavar="FLOAT", help_behavior_hint="")]
 Word = Annotated[str | None, arg(metavar="STR", help_behavior_hint="")]
 Folder = Annotated[Path | None, arg(metavar="DIR", help_behavior_hint="")]
+File = Annotated[Path | None, arg(metavar="FILE", help_behavior_hint="")]
 Target = Annotated[str, arg(metavar="FILE.py:NAME", help_behavior_hint="")]
 Wholes = Annotated[tuple[int, ...], arg(metavar="INT ...", help_behavior_hint="")]
 Numbers = Annotated[tuple[float, ...], arg(metavar="FLOAT ...", help_behavior_hint="")]
@@ -218,12 +219,14 @@ class Profile:
     """By comma, as `subquad compare` takes them; by default all whose state stops growing, at their tiny size."""
     contexts: Wholes = ()
     """Tokens read before decoding; by default 1024 and 65536."""
+    record: File = None
+    """Writes the figures here too, as JSON, with the device and versions."""
 
     def __call__(self) -> int:
         """Runs the command."""
         from .profile import decode
 
-        decode.show(self.archs.split(",") if self.archs else (), self.contexts)
+        decode.show(self.archs.split(",") if self.archs else (), self.contexts, self.record)
         return 0
 
 

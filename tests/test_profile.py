@@ -1,6 +1,7 @@
 """``subquad profile``: that it measures what it says; the times themselves are nobody's test."""
 
 import dataclasses
+import json
 
 import jax
 import numpy as np
@@ -31,8 +32,20 @@ def test_the_context_is_really_read(monkeypatch):
     assert all(us > 0 for us in cost.microseconds)
 
 
+def test_the_record_holds_what_the_table_shows(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(decode, "measure", lambda arch, model, contexts: decode.Cost(arch, (100.04, 150.0)))
+    parse(["profile", "decode", "--archs", "min_gru", "--contexts", "1", "2", "--record", str(tmp_path / "r.json")])()
+    record = json.loads((tmp_path / "r.json").read_text("utf-8"))
+    assert record["microseconds"] == {"min_gru": [100.0, 150.0]}
+    assert record["contexts"] == [1, 2]
+    assert record["device"] == jax.devices()[0].device_kind
+    assert {"100", "150", "1.50"} <= {*capsys.readouterr().out.split()}
+
+
 def test_refusals():
     with pytest.raises(UserError, match="a context has at least one token, not 0"):
         parse(["profile", "decode", "--contexts", "0"])()
+    with pytest.raises(UserError, match="there is no folder nowhere for the record"):
+        parse(["profile", "decode", "--record", "nowhere/decode.json"])()
     with pytest.raises(UserError, match="there is no architecture 'mamba22': did you mean 'mamba2'"):
         parse(["profile", "decode", "--archs", "mamba22"])()
