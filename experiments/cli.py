@@ -24,6 +24,7 @@ Whole = Annotated[int | None, arg(metavar="INT", help_behavior_hint="")]
 Number = Annotated[float | None, arg(metavar="FLOAT", help_behavior_hint="")]
 Word = Annotated[str | None, arg(metavar="STR", help_behavior_hint="")]
 Folder = Annotated[Path | None, arg(metavar="DIR", help_behavior_hint="")]
+File = Annotated[Path | None, arg(metavar="FILE", help_behavior_hint="")]
 Target = Annotated[str, arg(metavar="FILE.py:NAME", help_behavior_hint="")]
 Wholes = Annotated[tuple[int, ...], arg(metavar="INT ...", help_behavior_hint="")]
 Numbers = Annotated[tuple[float, ...], arg(metavar="FLOAT ...", help_behavior_hint="")]
@@ -252,6 +253,8 @@ class Profile:
     """memory: tokens of the sequence, by default 2048."""
     gib: Number = None
     """length: the memory, by default 8."""
+    record: File = None
+    """decode: writes the figures here too, as JSON, with the device and versions."""
 
     def __call__(self) -> int:
         """Runs the command."""
@@ -259,7 +262,7 @@ class Profile:
 
         archs = self.archs.split(",") if self.archs else ()
         if self.what == "decode":
-            decode.show(archs, self.contexts)
+            decode.show(archs, self.contexts, self.record)
         elif self.what == "memory":
             memory.show(self.archs or "mamba2", self.depths, self.length)
         elif self.what == "length":

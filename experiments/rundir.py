@@ -102,13 +102,18 @@ def describe(run: RunConfig, sha256: str) -> dict[str, Any]:
         "files": user_files(run),
         "data_sha256": sha256,
         "command": sys.argv,
-        "versions": {"python": platform.python_version()}
-        | {name: _version(name) for name in ("subquad", "jax", "flax", "optax", "orbax-checkpoint", "numpy")},
+        "versions": versions(),
         "host": platform.node(),
         "platform": platform.platform(),
         "device": {"platform": device.platform, "kind": device.device_kind, "count": jax.device_count()},
         "git": git_revision(),
     }
+
+
+def versions() -> dict[str, str | None]:
+    """Of Python and of the packages that a figure may depend on."""
+    names = ("subquad", "jax", "flax", "optax", "orbax-checkpoint", "numpy")
+    return {"python": platform.python_version()} | {name: _version(name) for name in names}
 
 
 def git_revision() -> dict[str, Any] | None:

@@ -5,17 +5,19 @@ import signal
 from pathlib import Path
 
 import pytest
-from subquad.experiments import xla
 
 CACHE = Path(__file__).resolve().parent.parent / ".cache" / "jax"
 
-# JAX reads these once, when it is imported.
+# JAX reads these once, when it is imported: importing subquad does that already, where its types are checked.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8".strip()
-xla.sound()
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(CACHE))
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
+
+from subquad.experiments import xla  # noqa: E402
+
+xla.sound()
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -1,6 +1,7 @@
 """``subquad profile``: that it measures what it says; the times themselves are nobody's test."""
 
 import dataclasses
+import json
 
 import jax
 import numpy as np
@@ -77,6 +78,16 @@ def test_drift_is_small_and_bfloat16_is_not_float32():
     assert 1e-4 < found.rounding < 0.2
 
 
+def test_the_record_holds_what_the_table_shows(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(decode, "measure", lambda arch, model, contexts: decode.Cost(arch, (100.04, 150.0)))
+    parse(["profile", "decode", "--archs", "min_gru", "--contexts", "1", "2", "--record", str(tmp_path / "r.json")])()
+    record = json.loads((tmp_path / "r.json").read_text("utf-8"))
+    assert record["microseconds"] == {"min_gru": [100.0, 150.0]}
+    assert record["contexts"] == [1, 2]
+    assert record["device"] == jax.devices()[0].device_kind
+    assert {"100", "150", "1.50"} <= {*capsys.readouterr().out.split()}
+
+
 def test_refusals():
     with pytest.raises(UserError, match="depths and length are at least 1, not 0"):
         parse(["profile", "memory", "--depths", "0"])()
@@ -84,5 +95,7 @@ def test_refusals():
         parse(["profile", "length", "--gib", "-1"])()
     with pytest.raises(UserError, match="a context has at least one token, not 0"):
         parse(["profile", "decode", "--contexts", "0"])()
+    with pytest.raises(UserError, match="there is no folder nowhere for the record"):
+        parse(["profile", "decode", "--record", "nowhere/decode.json"])()
     with pytest.raises(UserError, match="there is no architecture 'mamba22': did you mean 'mamba2'"):
         parse(["profile", "decode", "--archs", "mamba22"])()

@@ -1,8 +1,11 @@
 """What one decoded token costs after contexts of several lengths. A linear-time architecture pays the same for each."""
 
+import os
+import platform
 import statistics
 from collections.abc import Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -10,7 +13,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import PyTree
 from rich import box
-from rich.console import Console
+from rich.live import Live
 from rich.table import Table
 
 from ...archs import LM
@@ -18,6 +21,7 @@ from ...archs.config import LMConfig
 from ...archs.table import ARCHS
 from ..compare.contestants import base
 from ..errors import UserError
+from ..rundir import versions, write_json
 from ..timing import timed
 
 CONTEXTS = (1024, 65_536)
@@ -36,30 +40,38 @@ class Cost(NamedTuple):
     microseconds: tuple[float, ...]
 
 
-def show(archs: Sequence[str] = (), contexts: Sequence[int] = ()) -> None:
+def show(archs: Sequence[str] = (), contexts: Sequence[int] = (), record: Path | None = None) -> None:
     """Measures and prints a table, an architecture as soon as it is measured.
 
     Args:
       archs: names as ``subquad compare`` takes them; none: every architecture whose state stops growing.
       contexts: tokens read before decoding; none: 1,024 and 65,536.
+      record: a JSON file that gets the figures too.
 
     Raises:
-      UserError: an unknown architecture, or a context that is none.
+      UserError: an unknown architecture, a context that is none, or no folder for the record.
     """
     contexts = tuple(contexts) or CONTEXTS
     if min(contexts) < 1:
         raise UserError(f"a context has at least one token, not {min(contexts)}")
+    if record is not None and not record.absolute().parent.is_dir():
+        raise UserError(f"there is no folder {record.parent} for the record")
     models = {arch: base(arch) for arch in archs} if archs else linear_time(max(contexts))
-    grid = Table(title=f"one sequence on {jax.devices()[0].device_kind}", box=box.SIMPLE_HEAD, title_justify="left")
+    device, costs = jax.devices()[0].device_kind, []
+    grid = Table(title=f"one sequence on {device}", box=box.SIMPLE_HEAD, title_justify="left")
     grid.add_column("architecture")
     for context in contexts:
         grid.add_column(f"µs/token after {context:,}", justify="right")
     grid.add_column("last over first", justify="right")
-    for arch, model in models.items():
-        cost = measure(arch, model, contexts)
-        first, last = cost.microseconds[0], cost.microseconds[-1]
-        grid.add_row(arch, *(f"{us:,.0f}" for us in cost.microseconds), f"{last / first:.2f}")
-    Console().print(grid)
+    with Live(grid):
+        for arch, model in models.items():
+            costs.append(measure(arch, model, contexts))
+            first, last = costs[-1].microseconds[0], costs[-1].microseconds[-1]
+            grid.add_row(arch, *(f"{us:,.0f}" for us in costs[-1].microseconds), f"{last / first:.2f}")
+    if record is not None:
+        rows = {cost.arch: [round(us, 1) for us in cost.microseconds] for cost in costs}
+        host = {"device": device, "machine": platform.machine(), "cores": os.cpu_count(), "versions": versions()}
+        write_json(record, {**host, "contexts": contexts, "microseconds": rows})
 
 
 def linear_time(T: int) -> dict[str, LMConfig]:
