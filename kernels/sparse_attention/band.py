@@ -21,7 +21,7 @@ KEYS = 1024
 """... the most keys of the only tile of a block, ..."""
 TILE = 512
 """... and those of one of several. All were fastest on two CPU cores."""
-ENTRIES = 2**22
+ENTRIES = 2**21
 """Where there are many heads and sequences a block is smaller: no more scores than this at once."""
 
 

@@ -41,6 +41,4 @@ def counts(mask, T: int, H: int, keys: tuple[int, ...], segment_ids) -> Int[Arra
         seen = jnp.sum((start >= 0) & (offset >= 0) & (offset < mask.size), axis=-1)
     else:
         seen = mask.rule(query[1], key.position[:, None], Hk)
-    return jnp.where(allowed[:, None], seen if seen.shape[1] == 1 else repeat_heads(seen, H, axis=1), 0).astype(
-        jnp.int32
-    )
+    return jnp.where(allowed[:, None], repeat_heads(seen, H, axis=1), 0).astype(jnp.int32)
