@@ -127,7 +127,7 @@ class LMConfig:
         """Floating-point operations of one token's forward pass in a sequence of T; training costs 3 times that.
 
         Mixers, channel mixers and the head count; norms and residual sums, which no matrix unit runs, do not. Ternary
-        projections count as dense ones, since the kernels here run them as such; by additions alone it is half at most.
+        projections count as dense ones (see ``layers.flops``).
         """
         mlp = 0.0 if self.mlp is None else self.depth * self.mlp.flops_per_token(self.dim)
         head = 2.0 * self.head_width * self.vocab

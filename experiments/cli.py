@@ -210,11 +210,12 @@ class Export:
         from .export import export_ternary, largest_difference, load_ternary
         from .train import load_run
 
-        size = export_ternary(self.directory, self.ternary)
+        lm = load_run(self.directory)[1]
+        size = export_ternary(lm, self.ternary)
         bits = 8 * size.packed_bytes / size.weights
         report(f"{size.weights:,} ternary weights in {size.packed_bytes:,} bytes: {bits:.3f} bits each")
         report(f"{self.ternary}: {size.file_bytes:,} bytes; in float32 its parameters take {size.float32_bytes:,}")
-        difference = largest_difference(load_run(self.directory)[1], load_ternary(self.ternary))
+        difference = largest_difference(lm, load_ternary(self.ternary))
         report(f"read back, projections by additions alone differ from the trained ones by at most {difference:g}")
         return 0
 

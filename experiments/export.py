@@ -1,4 +1,4 @@
-"""A trained run in one file: ternary projections packed five weights to a byte, all else in float32."""
+"""A model in one file: ternary projections packed five weights to a byte, all else in float32."""
 
 import json
 from functools import partial
@@ -16,7 +16,6 @@ from ..layers.packed import PackedLinear, to_packed
 from ..layers.ternary import BitLinear, TernaryProjection
 from .config import from_json, to_json
 from .errors import UserError, disk_errors
-from .train import load_run
 from .tree import flatten, unflatten
 
 CONFIG = "config"
@@ -35,25 +34,24 @@ class Size(NamedTuple):
     """What all parameters take in float32."""
 
 
-def export_ternary(directory: Path, file: Path) -> Size:
-    """Writes a run's model with ternary projections to ``file``, an ``.npz`` of arrays by name.
+def export_ternary(lm: LM, file: Path) -> Size:
+    """Writes a model with ternary projections to ``file``, an ``.npz`` of arrays by name.
 
     Raises:
-        UserError: the run's projections are not ternary, it has no model yet, or the file cannot be written.
+        UserError: the projections are not ternary, or the file cannot be written.
     """
-    run, lm = load_run(directory)
-    if run.model.projection != "ternary":
-        raise UserError(f"{directory} has no ternary projections: train with --set model.projection=ternary")
+    if lm.config.projection != "ternary":
+        raise UserError("the model has no ternary projections: train with --set model.projection=ternary")
     packed = to_packed(lm)
-    arrays = {name: np.asarray(leaf) for name, leaf in flatten(nnx.split(packed)[1]).items()}
-    settings = json.dumps(to_json({"model": run.model, "dtype": run.dtype}))
-    entries: dict[str, Any] = {CONFIG: np.array(settings)} | arrays
+    settings = json.dumps(to_json({"model": lm.config, "dtype": jnp.dtype(lm.dtype).name}))
+    entries: dict[str, Any] = {CONFIG: np.array(settings)}
+    entries |= {name: np.asarray(leaf) for name, leaf in flatten(nnx.split(packed)[1]).items()}
     with disk_errors(file), file.open("wb") as out:
         np.savez(out, **entries)
     parts = _parts(packed, PackedLinear)
     weights = sum(part.inputs * part.packed[...].size // part.packed[...].shape[-2] for part in parts)
     bytes_ = sum(part.packed[...].nbytes + part.scale[...].nbytes for part in parts)
-    return Size(weights, bytes_, file.stat().st_size, 4 * run.model.param_count())
+    return Size(weights, bytes_, file.stat().st_size, 4 * lm.config.param_count())
 
 
 def load_ternary(file: Path) -> LM:
@@ -68,7 +66,7 @@ def load_ternary(file: Path) -> LM:
         settings = from_json(json.loads(str(entries.pop(CONFIG))))
     except (OSError, ValueError, KeyError, TypeError, BadZipFile) as error:
         raise UserError(f"{file} is no export of a ternary model: {error}") from error
-    build = lambda: to_packed(LM(settings["model"], dtype=settings["dtype"], rngs=nnx.Rngs(0)))  # noqa: E731
+    build = lambda: to_packed(LM(settings["model"], dtype=jnp.dtype(settings["dtype"]), rngs=nnx.Rngs(0)))  # noqa: E731
     graph, shapes = nnx.split(nnx.eval_shape(build))
     return nnx.merge(graph, unflatten({name: jnp.asarray(value) for name, value in entries.items()}, shapes))
 

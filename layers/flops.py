@@ -8,7 +8,7 @@ How an implementation chunks its work changes nothing, so two machines, or two k
 
 
 def projection(inputs: int, outputs: int) -> float:
-    """One row through a matrix."""
+    """One row through a matrix. A ternary one counts as dense: it is run as one, and its additions would be half."""
     return 2.0 * inputs * outputs
 
 

@@ -117,6 +117,9 @@ def to_ternary[M](module: M) -> M:
     For any module: a mixer, a channel mixer, a model of your own. What is no dense map of channels stays as it is: the
     embedding, depthwise filters, block-diagonal and recurrent matrices, norms, decays. A projection that feeds a gate
     counts as one, as in both papers' code.
+
+    Where a last bit differs, as between decoding and a whole call, a rounding to 8 bits may go the other way: such
+    calls agree to about 1 in 127 of an activation, not to float32's precision.
     """
     return replaced(module, nnx.Linear, BitLinear)
 

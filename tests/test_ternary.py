@@ -17,8 +17,7 @@ from subquad.experiments.compare.contestants import base, contestants
 from subquad.experiments.compare.settings import Task
 from subquad.experiments.errors import UserError
 from subquad.experiments.export import export_ternary, largest_difference, load_ternary
-from subquad.experiments.train import load_run, train
-from subquad.layers import BitLinear, GatedDeltaNetConfig, MLGRUConfig, SwiGLUConfig, to_ternary
+from subquad.layers import BitLinear, MLGRUConfig, SwiGLUConfig, to_ternary
 from subquad.layers.packed import PackedLinear, pack, sum_of_selected, to_packed, unpack
 from subquad.layers.ternary import eight_bits, norm_params, ternary_product, trits
 from toy import toy_run
@@ -80,10 +79,12 @@ def test_a_projection_is_the_papers_code():
         (q, s), (t, m) = eight_bits(normed), trits(linear.kernel[...])
         return straight(normed, q * s) @ straight(linear.kernel[...], t * m) + linear.bias
 
-    y, vjp = jax.vjp(lambda linear, x: linear(x), linear, x)
-    want, oracle = jax.vjp(published, linear, x)
-    close(y, want, "y", 1e-5)
-    close(vjp(dy), oracle(dy), "gradient of ", 1e-5)
+    @quick_jit
+    def run(linear, x, dy):
+        (y, vjp), (want, oracle) = jax.vjp(BitLinear.__call__, linear, x), jax.vjp(published, linear, x)
+        return (y, vjp(dy)), (want, oracle(dy))
+
+    close(*run(linear, x, dy), "y and gradients of ", 1e-5)
 
 
 def test_five_trits_fit_a_byte():
@@ -167,16 +168,15 @@ def test_every_mixer_takes_ternary_projections(name):
     assert (logits.shape, logits.dtype) == ((1, 3, 7), jnp.float32), name
 
 
-@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
-def test_a_step_of_a_scanned_hybrid_in_lanes_lowers_the_loss(dtype):
-    mixers = (MLGRUConfig(), GatedDeltaNetConfig(heads=2, head_dim=8))
-    config = ternary(None, dim=16, depth=6, pattern=mixers, mlp=SwiGLUConfig(24), embed_std=0.3)
+def test_steps_of_a_scanned_trunk_in_lanes_lower_the_loss():
+    """In bfloat16, two seeds at once; ``test_archs.py`` trains ``matmul_free`` in float32."""
+    config = ternary(MLGRUConfig(), dim=16, depth=5, mlp=SwiGLUConfig(24), embed_std=0.3)
     tokens = jax.random.randint(jax.random.key(1), (2, 13), 0, config.vocab)
 
     @quick_jit
     @functools.partial(jax.vmap, in_axes=(0,))
     def steps(key):
-        graph, params, rest = nnx.split(LM(config, dtype=dtype, rngs=nnx.Rngs(params=key)), nnx.Param, ...)
+        graph, params, rest = nnx.split(LM(config, dtype=jnp.bfloat16, rngs=nnx.Rngs(params=key)), nnx.Param, ...)
 
         def loss(params):
             logits = jax.nn.log_softmax(nnx.merge(graph, params, rest)(tokens[:, :-1]))
@@ -193,16 +193,15 @@ def test_a_step_of_a_scanned_hybrid_in_lanes_lowers_the_loss(dtype):
     assert (losses[:, -1] < losses[:, 0]).all(), losses
 
 
-def test_ternary_projections_change_no_draw_and_add_only_norms(monkeypatch):
+def test_ternary_projections_add_norms_alone(monkeypatch):
     config = ternary(MLGRUConfig(), dim=8, mlp=SwiGLUConfig(16))
-    dense = LM(dataclasses.replace(config, projection="dense"), rngs=nnx.Rngs(0))
-    made = LM(config, rngs=nnx.Rngs(0))
-    before, after = (dict(nnx.to_flat_state(nnx.state(lm, nnx.Param))) for lm in (dense, made))
-    added = after.keys() - before.keys()
+    configs = (config, dataclasses.replace(config, projection="dense"))
+    made, dense = (nnx.eval_shape(lambda c=c: LM(c, rngs=nnx.Rngs(0))) for c in configs)
+    made, dense = (dict(nnx.to_flat_state(nnx.state(lm, nnx.Param))) for lm in (made, dense))
+    added = made.keys() - dense.keys()
+    assert dense.keys() < made.keys()
     assert {path[-2:] for path in added} == {("norm", "scale")}
-    for path, value in before.items():
-        np.testing.assert_array_equal(after[path][...], value[...], err_msg=str(path))
-    assert sum(after[path][...].size for path in added) == 4 * 8 + (8 + 16) + 8
+    assert sum(made[path].size for path in added) == 4 * 8 + (8 + 16) + 8
     assert norm_params(MLGRUConfig(), 8) == 4 * 8
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # which would speak first
     with pytest.raises(ValueError, match="projection='binary'; choose from 'dense', 'ternary'"):
@@ -220,38 +219,41 @@ def test_a_comparison_keeps_an_architectures_projections():
     assert abs(found[1].parameters / found[0].parameters - 1) < 0.02
 
 
-def test_an_export_reads_back_as_what_was_trained(tmp_path, capsys):
-    mixers = {"pattern": (MLGRUConfig(),), "mlp": SwiGLUConfig(24), "depth": 5}
-    run = toy_run(steps=5, model={**mixers, "projection": "ternary", "tied": False})
-    train(run, tmp_path / "run", progress=False)
+@pytest.fixture(scope="module")
+def lm() -> LM:
+    config = LMConfig(29, 32, 2, (MLGRUConfig(),), SwiGLUConfig(24), projection="ternary", tied=False, embed_std=0.3)
+    return quick_jit(lambda key: LM(config, rngs=nnx.Rngs(params=key)))(jax.random.key(0))
+
+
+def test_an_export_reads_back_as_what_was_trained(lm, tmp_path, monkeypatch, capsys):
     file = tmp_path / "model.npz"
+    monkeypatch.setattr("subquad.experiments.train.load_run", lambda directory: (None, lm))
     assert Export(tmp_path / "run", file)() == 0
     said = capsys.readouterr().out
-    weights = 5 * (4 * 32 * 32 + 3 * 32 * 24) + 32 * 32
-    packed = 5 * (4 * 7 * 32 + 7 * 48 + 5 * 32) + 7 * 32 + 4 * (5 * 6 + 1)
+    weights = 2 * (4 * 32 * 32 + 3 * 32 * 24) + 32 * 29
+    packed = 2 * (4 * 7 * 32 + 7 * 48 + 5 * 32) + 7 * 29 + 4 * (2 * 6 + 1)
     assert f"{weights:,} ternary weights in {packed:,} bytes: {8 * packed / weights:.3f} bits each" in said
-    assert f"{file.stat().st_size:,} bytes; in float32 its parameters take {4 * run.model.param_count():,}" in said
-    assert float(said.split()[-1]) < 1e-6, said
+    assert f"{file.stat().st_size:,} bytes; in float32 its parameters take {4 * lm.config.param_count():,}" in said
+    assert float(said.split()[-1]) < 1e-5, said  # whole numbers are exact; the sum in a scale may round differently
 
-    model, (_, lm) = load_ternary(file), load_run(tmp_path / "run")
-    assert model.config == run.model
+    model = load_ternary(file)
+    assert model.config == lm.config
     kept = dict(nnx.to_flat_state(nnx.state(model, nnx.Param)))
     for path, value in nnx.to_flat_state(nnx.state(lm, nnx.Param)):
         if path[-1] != "kernel":
             np.testing.assert_array_equal(kept[path][...], value[...], err_msg=str(path))
-    logits = jax.jit(LM.__call__)
-    tokens = jax.random.randint(jax.random.key(3), (2, 9), 0, 32)
+    logits = quick_jit(LM.__call__)
+    tokens = jax.random.randint(jax.random.key(3), (2, 9), 0, 29)
     close(logits(model, tokens), logits(lm, tokens), "logits", 2e-2)  # a rounding to 8 bits may go the other way
 
-    broken = jax.tree.map(lambda leaf: leaf, model)
-    broken.head.packed[...] = broken.head.packed[...].at[0, 0].set(0)
-    assert largest_difference(lm, broken) > 1e-3
+    model.head.packed[...] = model.head.packed[...].at[0, 0].set(0)
+    assert largest_difference(lm, model) > 1e-3
 
 
 def test_what_cannot_be_exported_or_read_is_said(tmp_path):
     (tmp_path / "text.npz").write_text("no archive")
     with pytest.raises(UserError, match=r"text\.npz is no export of a ternary model"):
         load_ternary(tmp_path / "text.npz")
-    train(toy_run(steps=5), tmp_path / "dense", progress=False)
+    dense = nnx.eval_shape(lambda: LM(toy_run().model, rngs=nnx.Rngs(0)))
     with pytest.raises(UserError, match="no ternary projections"):
-        export_ternary(tmp_path / "dense", tmp_path / "model.npz")
+        export_ternary(dense, tmp_path / "model.npz")
