@@ -34,5 +34,5 @@ def test_the_context_is_really_read(monkeypatch):
 def test_refusals():
     with pytest.raises(UserError, match="a context has at least one token, not 0"):
         parse(["profile", "decode", "--contexts", "0"])()
-    with pytest.raises(UserError, match="there is no architecture 'mamba22': did you mean 'mamba2'"):
+    with pytest.raises(UserError, match="there is no architecture or layer 'mamba22': did you mean 'mamba2'"):
         parse(["profile", "decode", "--archs", "mamba22"])()
