@@ -99,7 +99,8 @@ class Compare:
     """Compare architectures fairly, with a table and a page of plots. The same command continues it."""
 
     preset: str = "default"
-    """default (recall and text, six minutes on two cores), smoke (for CI), parity, modular, selective_copying."""
+    """default (recall and text, six minutes on two cores), smoke (for CI), parity, modular, mqar_one_layer,
+    selective_copying."""
     archs: Word = None
     """By comma: NAMEs of `subquad list`, NAME+FIELD=VALUE, NAME+conv, FILE.py:NAME. All match the first's size."""
     task: Word = None

@@ -97,5 +97,5 @@ def test_refusals():
         parse(["profile", "decode", "--contexts", "0"])()
     with pytest.raises(UserError, match="there is no folder nowhere for the record"):
         parse(["profile", "decode", "--record", "nowhere/decode.json"])()
-    with pytest.raises(UserError, match="there is no architecture 'mamba22': did you mean 'mamba2'"):
+    with pytest.raises(UserError, match="there is no architecture or layer 'mamba22': did you mean 'mamba2'"):
         parse(["profile", "decode", "--archs", "mamba22"])()

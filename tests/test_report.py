@@ -2,6 +2,7 @@
 
 import io
 import itertools
+import json
 import math
 import random
 import re
@@ -9,8 +10,10 @@ from xml.etree import ElementTree
 
 import pytest
 from rich.console import Console
+from subquad.experiments.compare.settings import Expectation, Task
 from subquad.experiments.compare.study import Check, Cost, Curve, Entry, Outcome, Study, Table
-from subquad.experiments.report import page, plots, terminal, words
+from subquad.experiments.data import MQARConfig
+from subquad.experiments.report import behaviour, page, plots, terminal, words
 
 ARCHS = ("transformer", "transformer+conv", "gated_deltanet", "min_gru")
 
@@ -147,3 +150,23 @@ def test_labels_spread_apart_and_keep_their_order(positions):
     ordered = sorted(moved)
     assert all(b - a >= 0.1 - 1e-9 for a, b in itertools.pairwise(ordered))
     assert sum(moved) == pytest.approx(sum(positions))
+
+
+def test_a_record_keeps_every_seed_and_says_what_was_not_as_expected():
+    expected = (Expectation("transformer", at_least=0.99, published=0.998), Expectation("min_gru", at_most=0.2))
+    task = Task("mqar", MQARConfig(), (32,), 2, 1, None, 600, 32, (0.01,), 5, expectations=expected)
+    kept = behaviour.kept_table(table(), task)
+    kept["entries"][0]["test"] |= {"0": 0.5}
+    record = {"name": "mqar_one_layer", "command": "subquad compare", "host": "cpu", "versions": {"jax": "0.12.0"}}
+    record = json.loads(json.dumps(record | {"runs": 9, "minutes": 1.5, "tables": [kept]}))
+    rows = {line.split("`")[1]: line for line in behaviour.document([record]).splitlines() if line.startswith("| `")}
+    assert set(rows) == set(ARCHS)
+    seeds = [words.figure(x) for x in table().entries[0].fresh.values()]
+    assert " ".join(["0.500", *seeds[1:]]) in rows["transformer"]
+    assert "at least 0.99 | **not as expected** | 0.998" in rows["transformer"]
+    assert "0/5 | at most 0.2 | as expected | –" in rows["min_gru"]
+    assert "state bytes matched: min_gru keeps 512 B" in behaviour.document([record])
+
+
+def test_the_document_of_behaviours_is_that_of_its_records():
+    assert behaviour.DOCUMENT.read_text() == behaviour.document(behaviour.records())

@@ -14,6 +14,8 @@ from subquad.experiments.data.selective_copying import published
 from subquad.experiments.data.synthetic import stream
 from subquad.experiments.errors import UserError
 from subquad.experiments.train import train
+from subquad.layers import SwiGLUConfig
+from subquad.layers.table import MIXERS
 
 TASKS = {
     "parity": StateTrackingConfig("parity", rows=2000),
@@ -155,6 +157,7 @@ def test_a_name_may_change_fields_of_the_mixers():
     (mixer,) = base("deltanet+negative_eigenvalues=true-conv+head_dim=16").pattern
     assert (mixer.negative_eigenvalues, mixer.short_conv, mixer.head_dim) == (True, 0, 16)
     assert base("transformer+conv").pattern[0].short_conv == 4
+    assert base("slstm-conv").pattern == (dataclasses.replace(MIXERS["slstm"](), short_conv=0),)  # a layer of the table
     hybrid = base("gated_deltanet_hybrid+negative_eigenvalues=true").pattern
     assert [getattr(mixer, "negative_eigenvalues", None) for mixer in hybrid].count(True) == len(hybrid) - 1
 
@@ -165,13 +168,19 @@ def test_a_name_may_change_fields_of_the_mixers():
         ("deltanet+negative_eigenvalue=true", r"no mixer here has a field .*: did you mean 'negative_eigenvalues'\?"),
         ("deltanet+negative_eigenvalues=2", "negative_eigenvalues is False, so 2"),
         ("deltanet+negative", r"'\+negative': write \+FIELD=VALUE"),
-        ("delta+conv", r"there is no architecture 'delta\+conv': did you mean 'deltanet'"),
-        ("deltanet[x=1]", r"there is no architecture 'deltanet\[x=1\]': did you mean 'deltanet'"),
+        ("delta+conv", r"there is no architecture or layer 'delta\+conv': did you mean 'deltanet'"),
+        ("deltanet[x=1]", r"there is no architecture or layer 'deltanet\[x=1\]': did you mean 'deltanet'"),
     ],
 )
 def test_what_a_name_cannot_change(arch, message):
     with pytest.raises(UserError, match=message):
         base(arch)
+
+
+def test_a_mixer_without_heads_keeps_its_own_state():
+    task = dataclasses.replace(mqar(), mlp=SwiGLUConfig(64))
+    found = contestants(["transformer", "mamba", "mamba2"], task, 32)
+    assert [getattr(c.model.pattern[0], "state_dim", None) for c in found] == [None, 16, 32]
 
 
 @pytest.mark.parametrize("name", COMPARISONS)

@@ -13,6 +13,7 @@ from flax import nnx
 from ...archs import LMConfig, preset
 from ...archs.table import ARCHS
 from ...layers import ChannelMixerConfig, MixerConfig
+from ...layers.table import MIXERS
 from ..errors import UserError, nearest
 from ..overrides import override
 from ..targets import is_target, value
@@ -49,7 +50,7 @@ def short_name(arch: str) -> str:
 
 
 def base(arch: str, size: str = "tiny") -> LMConfig:
-    """The LMConfig that an architecture's name stands for; of a user's mixer, a plain trunk around it.
+    """The LMConfig that an architecture's name stands for; of a layer or a user's mixer, a plain trunk around it.
 
     Args:
       arch: as in ``Comparison.archs``: a name may be followed by ``+FIELD=VALUE``, fields of its mixers or those of
@@ -61,11 +62,11 @@ def base(arch: str, size: str = "tiny") -> LMConfig:
     """
     if not is_target(arch):
         name, *changes = re.split(r"(?=[+-]conv\b)|(?=\+)", arch)
-        if name not in ARCHS:
-            raise UserError(f"there is no architecture {arch!r}: {nearest(name, ARCHS)}")
-        if size not in ARCHS[name].sizes:
+        if name not in ARCHS and name not in MIXERS:
+            raise UserError(f"there is no architecture or layer {arch!r}: {nearest(name, [*ARCHS, *MIXERS])}")
+        if name in ARCHS and size not in ARCHS[name].sizes:
             raise UserError(f"{name} has no size {size!r}: {nearest(size, ARCHS[name].sizes)}")
-        model = preset(name, size)
+        model = preset(name, size) if name in ARCHS else trunk((MIXERS[name](),))
         for change in changes:
             if change in ("+conv", "-conv") and not any(hasattr(mixer, "short_conv") for mixer in model.pattern):
                 raise UserError(f"{arch!r}: {name} has no short convolution to add or to remove")
@@ -77,10 +78,15 @@ def base(arch: str, size: str = "tiny") -> LMConfig:
     if isinstance(found, MixerConfig):
         found = (found,)
     if isinstance(found, Sequence) and found and all(isinstance(mixer, MixerConfig) for mixer in found):
-        return replace(preset("transformer", "tiny"), pattern=tuple(found))
+        return trunk(tuple(found))
     if isinstance(found, LMConfig):
         return found
     raise UserError(f"{arch} is neither an LMConfig nor a MixerConfig (or a tuple of them), but {type(found).__name__}")
+
+
+def trunk(pattern: tuple[MixerConfig, ...]) -> LMConfig:
+    """A plain trunk around mixers: the transformer's."""
+    return replace(preset("transformer", "tiny"), pattern=pattern)
 
 
 def changed(model: LMConfig, change: str) -> LMConfig:
@@ -148,6 +154,8 @@ def fit_heads(mixer: MixerConfig, dim: int, heads: int) -> MixerConfig:
     Fields a mixer does not have are left alone, so a mixer without heads is returned as it is.
     """
     fields = {f.name for f in dataclasses.fields(mixer)}
+    if not fields & {"heads", "head_dim"}:
+        return mixer
     keys = dim // heads
     values = keys * getattr(mixer, "expand", 1)  # Mamba-2's heads are those of its inner width, its keys its state_dim
     wanted = {"heads": heads, "head_dim": values if "state_dim" in fields else keys, "state_dim": keys}

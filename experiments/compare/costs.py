@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jaxtyping import PyTree
 
 from ...archs.lm import LM
 from ...kernels import dispatch
@@ -124,7 +125,7 @@ class Bench:
         """Greedy decoding of as many tokens as a training row has."""
         return self.generate(*self.model)
 
-    def _generate(self, params: nnx.State, constants: nnx.State) -> Any:
+    def _generate(self, params: PyTree, constants: PyTree) -> Any:
         lm: LM = nnx.merge(self.graph, params, constants)
 
         def step(carry, _):

@@ -11,7 +11,7 @@ from ..data import DataConfig
 class Expectation:
     """What a preset says will come out, checked against the mean test figure of the fresh seeds.
 
-    Exactly one of the three is set.
+    Exactly one of the three bounds is set.
     """
 
     arch: str
@@ -20,6 +20,8 @@ class Expectation:
     at_most: float | None = None
     beats: str | None = None
     """A baseline of the data, such as ``"bigram"``."""
+    published: float | None = None
+    """What the paper reports, at its own size: shown beside ours, and no bound."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,6 @@ class Comparison:
 
     name: str
     archs: tuple[str, ...]
-    """Presets by name, as they are or changed (``deltanet+negative_eigenvalues=true``, ``mamba2-conv``), or
+    """Presets or layers by name, as they are or changed (``deltanet+negative_eigenvalues=true``, ``mamba2-conv``), or
     ``file.py:name`` for a user's own. The first sets the parameter count that others match."""
     tasks: tuple[Task, ...]
