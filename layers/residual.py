@@ -1,7 +1,7 @@
 """Residual streams: what flows through the trunk, how a branch adds to it, and how the trunk runs backwards.
 
 A *branch* is what a block adds: its mixer's output, then its channel mixer's. Streams are float32 whatever the branches
-compute in, so that a deep sum loses nothing, and so that subtracting gives back what was there before.
+compute in, so that a deep sum loses nothing; a trunk that is rebuilt keeps what float32 rounds off as well (``_plus``).
 """
 
 from collections.abc import Callable, Sequence
@@ -69,15 +69,6 @@ class Coupled(Sum):
         a, b = streams
         return b, a + self.step * y.astype(a.dtype)
 
-    def was_read(self, streams: Streams) -> Float[Array, "B ... D"]:
-        """What the branch that led to these streams read."""
-        return streams[0]
-
-    def undo(self, streams: Streams, y: Float[Array, "B ... D"]) -> Streams:
-        """The streams before that branch, which gave y."""
-        b, c = streams
-        return c - self.step * y.astype(c.dtype), b
-
     def end(self, streams: Streams, *, joined: bool) -> Float[Array, "B ... _"]:
         """Side by side, or their mean."""
         a, b = streams
@@ -143,44 +134,59 @@ def rebuilt(
 
     @jax.custom_vjp
     def run(floats, others, streams, side, segment_ids):
-        def period(carry, leaves):
-            streams, side = carry
-            for j, (fs, os) in enumerate(zip(*leaves, strict=True)):
-                for branch in branches:
-                    y, side = branch(block(j, fs, os), residual.read(streams), side, segment_ids)
-                    streams = residual.add(streams, y)
-            return (streams, side), None
-
-        return jax.lax.scan(period, (streams, side), (floats, others))[0]
+        return forward(floats, others, streams, side, segment_ids)[0]
 
     def forward(floats, others, streams, side, segment_ids):
-        streams, side = run(floats, others, streams, side, segment_ids)
-        return (streams, side), (floats, others, streams, side, segment_ids)
+        def period(carry, leaves):
+            (a, b), side = carry
+            for j, (fs, os) in enumerate(zip(*leaves, strict=True)):
+                for branch in branches:
+                    y, side = branch(block(j, fs, os), b[0], side, segment_ids)
+                    a, b = b, _plus(a, residual.step * y.astype(jnp.float32))
+            return ((a, b), side), None
+
+        exact = tuple((x, jnp.zeros_like(x)) for x in streams)
+        (exact, side), _ = jax.lax.scan(period, (exact, side), (floats, others))
+        return (tuple(x for x, _ in exact), side), (floats, others, exact, side, segment_ids)
 
     def backward(kept, cotangents):
-        floats, others, streams, side, segment_ids = kept
+        floats, others, exact, side, segment_ids = kept
 
         def period(carry, leaves):
-            streams, d_streams, d_side = carry
+            exact, d_streams, d_side = carry
             d_floats = []
             for j, (fs, os) in reversed(list(enumerate(zip(*leaves, strict=True)))):
                 d_block = [jnp.zeros_like(f) for f in fs]
                 for branch in reversed(branches):
                     # One branch after another, or the compiler may rebuild them all before it differentiates the first.
-                    streams, d_streams, d_side = jax.lax.optimization_barrier((streams, d_streams, d_side))
+                    exact, d_streams, d_side = jax.lax.optimization_barrier((exact, d_streams, d_side))
+                    (b, c), (d_b, d_c) = exact, d_streams
                     run_branch = lambda fs, x, side: branch(block(j, fs, os), x, side, segment_ids)  # noqa: B023, E731
-                    (y, _), pull = jax.vjp(run_branch, fs, residual.was_read(streams), side)
-                    streams = residual.undo(streams, y)
-                    d_streams, d_y = jax.vjp(residual.add, streams, y)[1](d_streams)
-                    d_fs, d_x, d_side = pull((d_y, d_side))
+                    (y, _), pull = jax.vjp(run_branch, fs, b[0], side)
+                    exact = (_plus(c, -residual.step * y.astype(jnp.float32)), b)
+                    d_fs, d_x, d_side = pull(((residual.step * d_c).astype(y.dtype), d_side))
                     d_block = jax.tree.map(jnp.add, d_block, d_fs)
-                    d_streams = jax.tree.map(jnp.add, d_streams, jax.vjp(residual.read, streams)[1](d_x)[0])
+                    d_streams = (d_c, d_b + d_x)
                 d_floats.append(d_block)
-            return (streams, d_streams, d_side), d_floats[::-1]
+            return (exact, d_streams, d_side), d_floats[::-1]
 
-        start = (streams, *cotangents)
+        start = (exact, *cotangents)
         (_, d_streams, d_side), d_floats = jax.lax.scan(period, start, (floats, others), reverse=True)
         return d_floats, None, d_streams, d_side, None
 
     run.defvjp(forward, backward)
     return run(floats, others, streams, side, segment_ids)
+
+
+def _plus(x: tuple[Array, Array], y: Array) -> tuple[Array, Array]:
+    """The sum of a number kept as two float32, a value and what rounding took from it, and y (Knuth's two-sum).
+
+    What is added can so be taken off again to the last bit of the value. One float32 would not do: a rebuilt input that
+    is off by a bit moves some roundings of a branch in bfloat16, and the streams are by the branch before off by that.
+    """
+    high, low = x
+    total = high + y
+    back = total - high
+    low = low + ((high - (total - back)) + (y - back))
+    high = total + low
+    return high, low - (high - total)
