@@ -45,15 +45,15 @@ def prepare(q, k, v, *, mask, scale=None, segment_ids=None) -> dict[str, Any]:
         sizes |= {"N": -(-T // mask.query_block), "1": 1}
         start = jnp.asarray(mask.start)
         mask = replace(mask, start=start)
-        checks.expect(OP, f"{name}'s start", start, "B N 1|Hk|H n", sizes)
+        checks.expect(OP, "Blocks.start", start, "B N 1|Hk|H n", sizes)
         most = -(-S // mask.size)
         if sizes["n"] > most:
-            raise ValueError(f"{OP}: {name}'s start lists {sizes['n']} blocks; expected at most the {most} of {S} keys")
+            raise ValueError(f"{OP}: Blocks.start lists {sizes['n']} blocks; expected at most the {most} of {S} keys")
     elif mask.sinks > S:
-        raise ValueError(f"{OP}: {name} has sinks={mask.sinks}; expected at most the {S} keys")
+        raise ValueError(f"{OP}: {name}.sinks={mask.sinks}; expected at most the {S} keys")
     if isinstance(mask, Dilated) and isinstance(mask.dilation, tuple) and len(mask.dilation) != H:
         raise ValueError(
-            f"{OP}: {name}'s dilation has {len(mask.dilation)} entries; expected one for each of {H} heads"
+            f"{OP}: {name}.dilation has {len(mask.dilation)} entries; expected one for each of the {H} heads"
         )
     return {
         "q": q, "k": k, "v": v, "mask": mask,

@@ -6,6 +6,7 @@ are first laid out by their remainder: token ``u d + r`` is step u of sequence r
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +15,7 @@ from jaxtyping import Array, Bool, Float, Int, Shaped
 
 from .softmax import first, gradients, more, nothing
 
-QUERIES = 256
+QUERIES = 128
 """The most queries of a block, ..."""
 KEYS = 1024
 """... the most keys of the only tile of a block, ..."""
@@ -32,8 +33,8 @@ class Band:
     No key is farther from it than ``reach`` times the dilation, or later than it.
     """
 
-    lo: Int[Array, "B T"]
-    hi: Int[Array, "B T"]
+    lo: Int[Array, "B T"] | Any
+    hi: Int[Array, "B T"] | Any
     reach: int = jax.tree.static()
     dilation: int = jax.tree.static(default=1)
 
@@ -49,7 +50,7 @@ class Band:
 
             def body(j, state):
                 keys, seen = layout.tile(key, n, j), layout.seen(see, n, j)
-                return first(x, *keys, seen) if state is None else more(state, x, *keys, seen)
+                return first(x, keys, seen) if state is None else more(state, x, keys, seen)
 
             if layout.tiles == 1:
                 state = body(0, None)
@@ -72,8 +73,8 @@ class Band:
 
             def body(j, carry):
                 dx, dkey = carry
-                d, *dtile = gradients(*x, *layout.tile(key, n, j), layout.seen(see, n, j))
-                return d if dx is None else dx + d, layout.add(dkey, tuple(dtile), n, j)
+                d, dtile = gradients(x, layout.tile(key, n, j), layout.seen(see, n, j))
+                return d if dx is None else dx + d, layout.add(dkey, dtile, n, j)
 
             if layout.tiles == 1:
                 dx, dkey = body(0, (None, dkey))
@@ -137,7 +138,7 @@ class Layout:
         """The opposite of ``keys``."""
         return jax.tree.map(lambda x: self._gather(jnp.moveaxis(x, 1, 2), self.S), xs)
 
-    def block(self, xs, n):
+    def block(self, xs, n) -> Any:
         """Block n of queries."""
         return jax.tree.map(lambda x: lax.dynamic_slice_in_dim(x, n * self.C, self.C, 2), xs)
 
@@ -148,7 +149,7 @@ class Layout:
     def _at(self, n, j):
         return self.margin + self.start + n * self.C + j * self.L
 
-    def tile(self, keys, n, j):
+    def tile(self, keys, n, j) -> Any:
         """Tile j of block n of queries."""
         return jax.tree.map(lambda x: lax.dynamic_slice_in_dim(x, self._at(n, j), self.L, 2), keys)
 

@@ -1,6 +1,7 @@
 """Attention to lists of blocks of keys: gathered for some blocks of queries at a time."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -18,10 +19,10 @@ ENTRIES = 2**20
 class Lists:
     """Query t sees those of the ``size`` keys from each ``start`` of its block that are in ``lo[t] .. hi[t]``."""
 
-    start: Int[Array, "B N #Hk n"]
-    lo: Int[Array, "B T"]
-    hi: Int[Array, "B T"]
-    document: tuple[Int[Array, "B T"], Int[Array, "B S"]] | None
+    start: Int[Array, "B N #Hk n"] | Any
+    lo: Int[Array, "B T"] | Any
+    hi: Int[Array, "B T"] | Any
+    document: tuple[Int[Array, "B T"], Int[Array, "B S"]] | Any | None
     """Of queries and keys, which must agree; None: they do."""
     size: int = jax.tree.static()
     queries: int = jax.tree.static()
@@ -37,7 +38,7 @@ class Lists:
         def group(n, carry):
             x, see = layout.take((query, layout.limits), n)
             index, named = layout.indices(n)
-            state = first(x, *layout.gather(key, index), layout.seen(see, index, named))
+            state = first(x, layout.gather(key, index), layout.seen(see, index, named))
             return layout.put(carry, state.result(), n)
 
         empty = lambda *last: lax.empty((*query.shape[:-1], *last), q.dtype)  # noqa: E731
@@ -52,8 +53,8 @@ class Lists:
             dq, dkey = carry
             x, see = layout.take((query, layout.limits), n)
             index, named = layout.indices(n)
-            dx, *dgathered = gradients(*x, *layout.gather(key, index), layout.seen(see, index, named))
-            return layout.put(dq, dx, n), layout.add(dkey, tuple(dgathered), index)
+            dx, dgathered = gradients(x, layout.gather(key, index), layout.seen(see, index, named))
+            return layout.put(dq, dx, n), layout.add(dkey, dgathered, index)
 
         dkey = tuple(map(jnp.zeros_like, key))
         dq, dkey = lax.fori_loop(0, layout.groups, group, (lax.empty(query[0].shape, q.dtype), dkey))
@@ -96,7 +97,7 @@ class Layout:
 
         return jax.tree.map(one, xs)
 
-    def take(self, xs, n):
+    def take(self, xs, n) -> Any:
         """Group n of blocks."""
         return jax.tree.map(lambda x: lax.dynamic_slice_in_dim(x, n * self.count, self.count, 2), xs)
 
@@ -112,7 +113,7 @@ class Layout:
         flat = lambda x: x.reshape(*x.shape[:3], -1)  # noqa: E731
         return flat(jnp.clip(index, 0, self.S - 1)), flat(named)
 
-    def gather(self, keys, index):
+    def gather(self, keys, index) -> Any:
         """Keys and values ``[B, Hk, count, L, ...]``."""
         one = lambda x, i: x[i]  # noqa: E731
         by_head = jax.vmap(jax.vmap(one, in_axes=(0, None if index.shape[1] == 1 else 0)))

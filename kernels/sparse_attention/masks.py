@@ -5,7 +5,7 @@ token before it, and by none of another document. What is not causal in its pape
 """
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -158,7 +158,7 @@ class Blocks:
       query_block: queries of a block.
     """
 
-    start: Int[Array | np.ndarray, "B N G n"]
+    start: Int[Array | np.ndarray, "B N G n"] | Any  # JAX unflattens with other things than arrays
     size: int = jax.tree.static()
     query_block: int = jax.tree.static(default=1)
 

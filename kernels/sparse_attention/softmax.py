@@ -3,6 +3,7 @@
 A query with no key has ``y = 0`` and a logarithm so low that it weighs nothing beside another's.
 """
 
+from functools import reduce
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -33,16 +34,18 @@ def scores(q: Float[Array, "*n C R K"], k: Float[Array, "*n L K"], seen: Bool[Ar
     return jnp.where(seen, jnp.einsum(SCORES, q, k), -jnp.inf)
 
 
-def first(q, k, v, seen) -> Softmax:
-    """The sums over the first tile."""
+def first(q, keys, seen) -> Softmax:
+    """The sums over the first tile, ``keys`` being k ``[*n, L, K]`` and v."""
+    k, v = keys
     s = scores(q, k, seen)
     most = jnp.maximum(jnp.max(s, axis=-1), EMPTY)
     p = jnp.exp(s - most[..., None])
     return Softmax(jnp.einsum("...crl,...lv->...crv", p, v), jnp.sum(p, axis=-1), most)
 
 
-def more(state: Softmax, q, k, v, seen) -> Softmax:
+def more(state: Softmax, q, keys, seen) -> Softmax:
     """The sums with one tile more."""
+    k, v = keys
     s = scores(q, k, seen)
     most = jnp.maximum(jnp.max(s, axis=-1), state.most)
     p, shrink = jnp.exp(s - most[..., None]), jnp.exp(state.most - most)
@@ -56,19 +59,23 @@ def nothing(q: Float[Array, "*n C R K"], V: int) -> Softmax:
     return Softmax(jnp.zeros((*zero.shape, V), q.dtype), zero, zero + EMPTY)
 
 
-def merge(parts):
+def merge(parts: list[tuple[Array, Array]]) -> tuple[Array, Array]:
     """The softmax over the keys of all parts, which share none, of the mean and logarithm of each."""
     most = jnp.stack([lse for _, lse in parts]).max(axis=0)
-    weights = [jnp.exp(lse - most) for _, lse in parts]
-    total = sum(weights)
-    y = sum(w[..., None] * y for w, (y, _) in zip(weights, parts, strict=True))
-    return y / total[..., None], most + jnp.log(total)
+    weights = jnp.stack([jnp.exp(lse - most) for _, lse in parts])
+    total = weights.sum(axis=0)
+    y = [w[..., None] * y for w, (y, _) in zip(weights / total, parts, strict=True)]
+    return reduce(jnp.add, y), most + jnp.log(total)
 
 
-def gradients(q, dy, lse, delta, k, v, seen):
-    """The gradients of q, k and v of one tile; ``delta`` is ``sum(dy * y)``."""
+def gradients(queries, keys, seen):
+    """The gradients of q, and of k and v, of one tile.
+
+    ``queries`` are q, dy, the logarithm of the denominator, and ``delta``, which is ``sum(dy * y)``.
+    """
+    (q, dy, lse, delta), (k, v) = queries, keys
     p = jnp.exp(scores(q, k, seen) - lse[..., None])
     dp = jnp.einsum(SCORES, dy, v)
     ds = p * (dp - delta[..., None])
     dk, dv = (jnp.einsum("...crl,...crk->...lk", a, b) for a, b in ((ds, q), (p, dy)))
-    return jnp.einsum("...crl,...lk->...crk", ds, k), dk, dv
+    return jnp.einsum("...crl,...lk->...crk", ds, k), (dk, dv)

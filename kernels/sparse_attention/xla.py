@@ -6,6 +6,7 @@ softmax over all. The forward pass keeps y and that logarithm; the backward pass
 """
 
 import math
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -40,16 +41,16 @@ def run(q, k, v, *, mask, scale, segment_ids):
     packed, back = segment_ids is not None, lambda y: y
     valid = segment_ids[:, S - T :] >= 0 if packed else jnp.ones((B, T), bool)
     if packed and not isinstance(mask, Blocks):  # a window's keys are neighbours only where no padding is between them
-        keys, queries = packing(segment_ids), packing(segment_ids[:, S - T :])
-        k, v, segment_ids = map(keys.pack, (k, v, segment_ids))
+        all_, queries = packing(segment_ids), packing(segment_ids[:, S - T :])
+        k, v, segment_ids = map(all_.pack, (k, v, segment_ids))
         q, valid, back = queries.pack(q), queries.pack(valid), queries.unpack
     parts = _parts(mask, valid, Hk, places((B, S), segment_ids), packed=packed)
-    G = parts[0].start.shape[2] if isinstance(mask, Blocks) else 1
-    G = Hk if G == 1 else G  # a list of each query head: then each has keys of its own
+    G = Hk
+    if isinstance(mask, Blocks):  # where each query head has lists of its own, it has keys of its own
+        G = max(Hk, mask.start.shape[2])
     q = rearrange(q.astype(dtype) * jnp.asarray(scale, dtype), "B T (G R) K -> B T G R K", G=G)
-    k, v_ = (repeat_heads(x, G).astype(dtype) for x in (k, v))
-    with matmul_precision(v.dtype):
-        y = _attend(q, k, v_, parts)
+    k, values = (repeat_heads(x, G).astype(dtype) for x in (k, v))
+    y: Array = _attend(v.dtype, q, k, values, parts)
     return back(rearrange(y, "B T G R V -> B T (G R) V").astype(v.dtype))
 
 
@@ -77,7 +78,7 @@ def _parts(mask: Mask, valid: Bool[Array, "B T"], Hk: int, key: Places, *, packe
     hi = jnp.where(valid, index, -1)
     if isinstance(mask, Blocks):
         both = (document, jnp.where(key.valid, key.document, -1)) if packed else None
-        return (Lists(mask.start, jnp.zeros_like(hi), hi, both, mask.size, mask.query_block),)
+        return (Lists(jnp.asarray(mask.start), jnp.zeros_like(hi), hi, both, mask.size, mask.query_block),)
     begin = index - p  # the document's first token
     after = begin + mask.sinks
     parts: list[Band | Lists] = []
@@ -85,11 +86,12 @@ def _parts(mask: Mask, valid: Bool[Array, "B T"], Hk: int, key: Places, *, packe
     def band(lo, hi, reach: int, dilation: int = 1) -> None:
         parts.append(Band(jnp.maximum(lo, after), hi, min(reach, (S - 1) // dilation), dilation))
 
-    def lists(start: Int[Array, "B N #Hk n"], lo, size: int, queries: int) -> None:
+    def lists(start: Int[Array, "B N #Hk n"], lo, hi, size: int, queries: int) -> None:
         parts.append(Lists(start, lo, hi, None, size, queries))
 
     if isinstance(mask, Dilated):
-        band(index - mask.window * mask.dilation + 1, hi, mask.window - 1, mask.dilation)
+        dilation = int(np.max(mask.dilation))
+        band(index - mask.window * dilation + 1, hi, mask.window - 1, dilation)
     elif isinstance(mask, Strided):
         band(index - mask.stride + 1, hi, mask.stride - 1)
         band(begin, hi - mask.stride, S, mask.stride)
@@ -100,32 +102,32 @@ def _parts(mask: Mask, valid: Bool[Array, "B T"], Hk: int, key: Places, *, packe
             queries = 1 if packed else math.gcd(mask.block, S - T)  # then no block of queries is in two of the mask's
             drawn = jnp.asarray(mask.table(Hk, S))[:, own[:, ::queries]]
             start = begin[None, :, ::queries, None] + drawn * mask.block
-            lists(jnp.moveaxis(jnp.where(drawn < 0, -1, start), 0, 2), after, mask.block, queries)
+            lists(jnp.moveaxis(jnp.where(drawn < 0, -1, start), 0, 2), after, hi, mask.block, queries)
     else:
         band(index - mask.window + 1, hi, mask.window - 1)
     if mask.sinks:  # documents begin anywhere
         queries = 1 if packed else min(SINKS, T)
-        lists(begin[:, ::queries, None, None], begin, mask.sinks, queries)
-        parts[-1] = Lists(parts[-1].start, begin, jnp.minimum(hi, after - 1), None, mask.sinks, queries)
+        lists(begin[:, ::queries, None, None], begin, hi, mask.sinks, queries)
     return tuple(parts)
 
 
-@jax.custom_vjp
-def _attend(q, k, v, parts):
-    """q ``[B, T, G, R, K]``, k and v ``[B, S, G, ...]``."""
-    return _forward(q, k, v, parts)[0]
+@partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _attend(dtype, q, k, v, parts):
+    """q ``[B, T, G, R, K]``, k and v ``[B, S, G, ...]``; ``dtype``, that of the inputs, says how to multiply."""
+    return _forward(dtype, q, k, v, parts)[0]
 
 
-def _forward(q, k, v, parts):
-    done = [part.forward(q, k, v) for part in parts]
+def _forward(dtype, q, k, v, parts):
+    with matmul_precision(dtype):
+        done = [part.forward(q, k, v) for part in parts]
     y, lse = done[0] if len(done) == 1 else merge(done)
     return y, (q, k, v, parts, y, lse)
 
 
-def _backward(residuals, dy):
+def _backward(dtype, residuals, dy):
     q, k, v, parts, y, lse = residuals
     delta = jnp.sum(dy * y, axis=-1)
-    with matmul_precision(dy.dtype):
+    with matmul_precision(dtype):
         grads = [part.backward(q, k, v, dy, lse, delta) for part in parts]
     return *(sum(g[1:], g[0]) for g in zip(*grads, strict=True)), None
 
