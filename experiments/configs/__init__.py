@@ -8,8 +8,9 @@ from .modular import modular
 from .parity import parity
 from .selective_copying import selective_copying
 from .smoke import smoke
+from .window_hybrid import window_hybrid
 
 COMPARISONS: dict[str, Callable[[], Comparison]] = {
-    preset.__name__: preset for preset in (default, smoke, parity, modular, selective_copying)
+    preset.__name__: preset for preset in (default, smoke, parity, modular, selective_copying, window_hybrid)
 }
 """What ``subquad compare --preset`` takes."""
