@@ -2,6 +2,7 @@
 
 from .arch import Arch, unknown
 from .based import based
+from .bigbird import bigbird
 from .comba import comba
 from .config import LMConfig
 from .delta_product import delta_product
@@ -21,6 +22,7 @@ from .jamba import jamba
 from .kimi_linear import kimi_linear
 from .linear_attention import linear_attention
 from .log_linear_mamba2 import log_linear_mamba2
+from .longformer import longformer
 from .longhorn import longhorn
 from .lstm import lstm
 from .mamba import mamba
@@ -31,7 +33,10 @@ from .mesa_net import mesa_net
 from .min_gru import min_gru
 from .min_lstm import min_lstm
 from .minimax import minimax
+from .moba import moba
+from .nsa import nsa
 from .qrnn import qrnn
+from .reformer import reformer
 from .retnet import retnet
 from .reversible import gated_deltanet_reversible, mamba2_reversible
 from .rwkv6 import rwkv6
@@ -39,6 +44,7 @@ from .rwkv7 import rwkv7
 from .samba import samba
 from .transformer import transformer
 from .ttt_linear import ttt_linear
+from .window_hybrid import window_hybrid
 from .xlstm import xlstm_1_0, xlstm_7_1, xlstm_large
 
 ARCHS: dict[str, Arch] = {
@@ -46,6 +52,7 @@ ARCHS: dict[str, Arch] = {
     for arch in (
         transformer,
         based,
+        bigbird,
         comba,
         delta_product,
         deltanet,
@@ -65,6 +72,7 @@ ARCHS: dict[str, Arch] = {
         kimi_linear,
         linear_attention,
         log_linear_mamba2,
+        longformer,
         longhorn,
         lstm,
         mamba,
@@ -76,12 +84,16 @@ ARCHS: dict[str, Arch] = {
         min_gru,
         min_lstm,
         minimax,
+        moba,
+        nsa,
         qrnn,
+        reformer,
         retnet,
         rwkv6,
         rwkv7,
         samba,
         ttt_linear,
+        window_hybrid,
         xlstm_1_0,
         xlstm_7_1,
         xlstm_large,

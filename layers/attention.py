@@ -175,8 +175,8 @@ class Attention(Mixer):
         return AttentionCache(empty, empty, jnp.zeros(batch, jnp.int32), self.conv.init_tail(batch))
 
     def prefill(
-        self, x: Float[Array, "B T D"], cache: AttentionCache, segment_ids: Int[Array, "B T"] | None = None
-    ) -> tuple[Float[Array, "B T D"], AttentionCache]:
+        self, x: Float[Array, "B T D"], cache: Any, segment_ids: Int[Array, "B T"] | None = None
+    ) -> tuple[Float[Array, "B T D"], Any]:
         """Attends from the T next tokens to the cached ones and to each other."""
         config = self.config
         qkv, tail = self.conv(self.qkv(x), cache.tail, segment_ids)

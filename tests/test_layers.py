@@ -15,15 +15,21 @@ from subquad.archs import LM, LMConfig
 from subquad.layers import (
     CHANNEL_MIXERS,
     AttentionConfig,
+    BigBirdConfig,
+    DSAConfig,
     GatedDeltaNetConfig,
     GeluMLPConfig,
     GLAConfig,
     HGRN2Config,
     LightningConfig,
     LinearAttentionConfig,
+    LongformerConfig,
     LRUConfig,
     Mamba2Config,
     MambaConfig,
+    MoBAConfig,
+    NSAConfig,
+    ReformerConfig,
     RGLRUConfig,
     RWKV6Config,
     S4DConfig,
@@ -192,9 +198,20 @@ def test_the_root_has_a_bounded_gradient():
         (AttentionConfig(rope_dim=3), "rope_dim=3 must be even, and at most head_dim=64"),
         (GatedDeltaNetConfig(heads=3, key_heads=2), "heads=3 must be a multiple of key_heads=2"),
         (Mamba2Config(heads=3, groups=2), "heads=3 must be a multiple of groups=2"),
+        (AttentionConfig(window=0), "window=0; expected at least 1"),
+        (LongformerConfig(heads=3, dilated_heads=4), "dilated_heads=4; expected 0 to heads=3"),
+        (LongformerConfig(dilation=0), "dilation=0; expected at least 1"),
+        (BigBirdConfig(block_size=0), "block_size=0; expected at least 1"),
+        (BigBirdConfig(window=-1), "window=-1; expected at least 1"),
+        (MoBAConfig(chosen=0), "chosen=0; expected at least 1"),
+        (MoBAConfig(window=5), "window=5; expected None"),
+        (NSAConfig(chosen=2), "chosen=2; expected at least 3"),
+        (DSAConfig(index_dim=3), "index_dim=3 must be even"),
+        (ReformerConfig(buckets=5), "buckets=5 must be a positive multiple of 2"),
+        (ReformerConfig(chunk=0), "chunk=0; expected at least 1"),
     ],
 )
-def test_heads_that_do_not_divide_are_refused(config, message):
+def test_settings_that_no_mixer_can_have_are_refused(config, message):
     with pytest.raises(ValueError, match=message):
         config.build(DIM, rngs=nnx.Rngs(0))
 

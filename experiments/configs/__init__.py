@@ -9,8 +9,10 @@ from .mqar_one_layer import mqar_one_layer
 from .parity import parity
 from .selective_copying import selective_copying
 from .smoke import smoke
+from .window_hybrid import window_hybrid
 
 COMPARISONS: dict[str, Callable[[], Comparison]] = {
-    preset.__name__: preset for preset in (default, smoke, parity, modular, mqar_one_layer, selective_copying)
+    preset.__name__: preset
+    for preset in (default, smoke, parity, modular, mqar_one_layer, selective_copying, window_hybrid)
 }
 """What ``subquad compare --preset`` takes."""

@@ -2,8 +2,7 @@ import numpy as np
 
 from .attention import attended
 
-SWITCHED = {"kv_heads": 1, "window": 4, "global_tokens": 2}
-VARIANTS = {"dilated": {"window": 3, "dilated_heads": 1, "dilation": 2, "global_tokens": 1}}
+SWITCHED = {"kv_heads": 1, "window": 3, "global_tokens": 2, "dilated_heads": 1}
 
 
 def definition(c, p, x):

@@ -1,0 +1,24 @@
+"""Reformer: attention within hashed buckets (Kitaev, Kaiser & Levskaya 2020, arXiv 2001.04451).
+
+``enwik8`` has the width, depth and heads of the paper's ablations, whose parameters are not counted there.
+"""
+
+from ..layers import GeluMLPConfig, ReformerConfig
+from .arch import BYTES, Arch
+from .config import LMConfig
+
+
+def _reformer(dim: int, depth: int, mixer: ReformerConfig) -> LMConfig:
+    residual = "standard"  # the paper's is "reversible"
+    mlp = GeluMLPConfig(bias=True)
+    return LMConfig(BYTES, dim=dim, depth=depth, pattern=(mixer,), mlp=mlp, norm="layer", residual=residual)
+
+
+reformer = Arch(
+    name="reformer",
+    paper="Kitaev, Kaiser & Levskaya (2020), Reformer, arXiv 2001.04451",
+    sizes={
+        "tiny": _reformer(128, 5, ReformerConfig(head_dim=32, buckets=8, rounds=2, chunk=16)),
+        "enwik8": _reformer(1024, 3, ReformerConfig(head_dim=128)),
+    },
+)
