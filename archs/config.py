@@ -16,7 +16,8 @@ class LMConfig:
       vocab: rows of the embedding, padding included where a published model pads them.
       dim: width D of the residual stream.
       depth: the number of blocks.
-      pattern: mixers of consecutive blocks, tiled over the depth; a hybrid has several.
+      pattern: mixers of consecutive blocks, tiled over the depth; a hybrid has several. What a mixer shares, such as
+        Zamba's block, all layers of the same config share.
       mlp: the channel mixer of each block, or None.
       norm: ``"rms"`` (a scale) or ``"layer"`` (a scale and a bias).
       residual: ``"standard"``, the sum of the blocks' outputs.
@@ -78,8 +79,10 @@ class LMConfig:
         """The number of parameters, embedding included."""
         norm = self.dim * (1 if self.norm == "rms" else 2)
         mlp = 0 if self.mlp is None else norm + self.mlp.param_count(self.dim)
-        mixers = sum(mixer.param_count(self.dim) for mixer in self.mixers)
-        return self.embedding_params() + mixers + self.depth * (norm + mlp) + norm
+        norms = norm * (1 + sum(mixer.prenorm for mixer in self.mixers))
+        mixers = sum(mixer.param_count(self.dim) - mixer.shared_count(self.dim, 1) for mixer in self.mixers)
+        mixers += sum(mixer.shared_count(self.dim, self.depth) for mixer in dict.fromkeys(self.mixers))
+        return self.embedding_params() + mixers + norms + self.depth * mlp
 
     def flops_per_token(self, T: int) -> float:
         """Floating-point operations of one token's forward pass in a sequence of T; training costs 3 times that.

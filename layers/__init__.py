@@ -31,6 +31,7 @@ from .min_lstm import MinLSTM, MinLSTMConfig
 from .mlp import GeluMLP, GeluMLPConfig, SwiGLU, SwiGLUConfig
 from .mlstm import MLSTM, MLSTMConfig
 from .mlstm_large import MLSTMLarge, MLSTMLargeConfig
+from .parallel import Parallel, ParallelConfig
 from .qrnn import QRNN, QRNNConfig
 from .retnet import RetNet, RetNetConfig
 from .rg_lru import RGLRU, RGLRUConfig
@@ -43,6 +44,7 @@ from .s5 import S5, S5Config
 from .slstm import SLSTM, SLSTMConfig
 from .table import CHANNEL_MIXERS, MIXERS
 from .ttt_linear import TTTLinear, TTTLinearConfig
+from .zamba import Zamba, ZambaConfig
 
 __all__ = [
     "CHANNEL_MIXERS",
@@ -117,6 +119,8 @@ __all__ = [
     "MinLSTMConfig",
     "Mixer",
     "MixerConfig",
+    "Parallel",
+    "ParallelConfig",
     "QRNNConfig",
     "RGLRUConfig",
     "RWKV6Channel",
@@ -134,4 +138,6 @@ __all__ = [
     "SwiGLUConfig",
     "TTTLinear",
     "TTTLinearConfig",
+    "Zamba",
+    "ZambaConfig",
 ]

@@ -31,6 +31,7 @@ from .min_lstm import MinLSTMConfig
 from .mlp import GeluMLPConfig, SwiGLUConfig
 from .mlstm import MLSTMConfig
 from .mlstm_large import MLSTMLargeConfig
+from .parallel import ParallelConfig
 from .qrnn import QRNNConfig
 from .retnet import RetNetConfig
 from .rg_lru import RGLRUConfig
@@ -42,6 +43,7 @@ from .s4d import S4DConfig
 from .s5 import S5Config
 from .slstm import SLSTMConfig
 from .ttt_linear import TTTLinearConfig
+from .zamba import ZambaConfig
 
 MIXERS: dict[str, type[MixerConfig]] = {
     "attention": AttentionConfig,
@@ -73,6 +75,7 @@ MIXERS: dict[str, type[MixerConfig]] = {
     "min_lstm": MinLSTMConfig,
     "mlstm": MLSTMConfig,
     "mlstm_large": MLSTMLargeConfig,
+    "parallel": ParallelConfig,
     "qrnn": QRNNConfig,
     "retnet": RetNetConfig,
     "rg_lru": RGLRUConfig,
@@ -84,6 +87,7 @@ MIXERS: dict[str, type[MixerConfig]] = {
     "s5": S5Config,
     "slstm": SLSTMConfig,
     "ttt_linear": TTTLinearConfig,
+    "zamba": ZambaConfig,
 }
 
 CHANNEL_MIXERS: dict[str, type[ChannelMixerConfig]] = {
@@ -91,5 +95,5 @@ CHANNEL_MIXERS: dict[str, type[ChannelMixerConfig]] = {
     "swiglu": SwiGLUConfig,
 }
 
-GROWING = frozenset({"attention", "hyena"})
+GROWING = frozenset({"attention", "hyena", "parallel", "zamba"})
 """Mixers whose state grows with the sequence (Hyena's up to its filters' length); what the others keep is constant."""
