@@ -19,7 +19,8 @@ class LMConfig:
       vocab: rows of the embedding, padding included where a published model pads them.
       dim: width D of the residual stream.
       depth: the number of blocks.
-      pattern: mixers of consecutive blocks, tiled over the depth; a hybrid has several.
+      pattern: mixers of consecutive blocks, tiled over the depth; a hybrid has several. What a mixer shares, such as
+        Zamba's block, all layers of the same config share.
       mlp: the channel mixer of each block, or None.
       norm: ``"rms"`` (a scale) or ``"layer"`` (a scale and a bias).
       residual: ``"standard"``, the sum of the blocks' outputs; ``"checkpoint"``, the same, whose backward pass computes
@@ -111,9 +112,10 @@ class LMConfig:
         """The number of parameters, embedding included."""
         each = 1 if self.norm == "rms" else 2
         mlp = 0 if self.mlp is None else each * self.dim + self.mlp.param_count(self.dim)
-        mixers = sum(mixer.param_count(self.dim) for mixer in self.mixers)
-        blocks = mixers + self.depth * (each * self.dim + mlp)
-        return self.embedding_params() + blocks + each * self.head_width + self._projection_norms()
+        mixers = sum(mixer.param_count(self.dim) - mixer.shared_count(self.dim, 1) for mixer in self.mixers)
+        mixers += sum(mixer.shared_count(self.dim, self.depth) for mixer in dict.fromkeys(self.mixers))
+        norms = each * (self.dim * sum(mixer.prenorm for mixer in self.mixers) + self.head_width)
+        return self.embedding_params() + mixers + norms + self.depth * mlp + self._projection_norms()
 
     def _projection_norms(self) -> int:
         """The parameters of the norms that ternary projections have."""
@@ -121,7 +123,8 @@ class LMConfig:
             return 0
         mlp = 0 if self.mlp is None else self.depth * norm_params(self.mlp, self.dim)
         head = 0 if self.tied else self.head_width
-        return sum(norm_params(mixer, self.dim) for mixer in self.mixers) + mlp + head
+        shared = sum(norm_params(mixer, self.dim, shared=True) for mixer in dict.fromkeys(self.mixers))
+        return sum(norm_params(mixer, self.dim) for mixer in self.mixers) + shared + mlp + head
 
     def flops_per_token(self, T: int) -> float:
         """Floating-point operations of one token's forward pass in a sequence of T; training costs 3 times that.

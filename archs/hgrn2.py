@@ -1,7 +1,7 @@
 """HGRN2: the gated linear RNN with state expansion, and SwiGLU (Qin et al. 2024, arXiv 2404.07904).
 
 Sizes are those of the checkpoints of github.com/fla-org/flash-linear-attention: heads of 128, untied embeddings, the
-32,000 tokens of Mistral. They also learn lower bounds, as many parameters as the model width in each layer.
+32,000 tokens of Mistral.
 """
 
 from ..layers import HGRN2Config, SwiGLUConfig

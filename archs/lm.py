@@ -11,7 +11,7 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 
-from ..layers.base import Cache, MixerConfig, Side
+from ..layers.base import EMBEDDING, Cache, MixerConfig, Side
 from ..layers.parts import Keys, dense
 from ..layers.residual import RESIDUALS, Coupled, Streams, rebuilt
 from ..layers.ternary import TernaryProjection, to_ternary
@@ -46,8 +46,10 @@ class Block(nnx.Module):
     ):
         keys = Keys(rngs)
         self.residual = config.residual
-        self.norm = _norm(config, config.dim, dtype, rngs)
+        self.norm = _norm(config, config.dim, dtype, rngs) if mixer.prenorm else None
         self.mixer = mixer.build(config.dim, layer=layer, depth=config.depth, dtype=dtype, rngs=keys.rngs("mixer"))
+        if self.mixer.shared is not None:
+            self.mixer.shared = None  # the trunk keeps it once, and lends it
         self.mlp_norm = None if config.mlp is None else _norm(config, config.dim, dtype, rngs)
         self.mlp = None if config.mlp is None else config.mlp.build(config.dim, dtype=dtype, rngs=keys.rngs("mlp"))
 
@@ -65,7 +67,8 @@ class Block(nnx.Module):
 
     def step(self, x_t: Streams, cache: Cache, side: Side) -> tuple[Streams, Cache, Side]:
         """The layer on one token."""
-        y, cache, side = self.mixer.step_side(self.norm(RESIDUALS[self.residual].read(x_t)), cache, side)
+        x = RESIDUALS[self.residual].read(x_t)
+        y, cache, side = self.mixer.step_side(x if self.norm is None else self.norm(x), cache, side)
         return self._add(x_t, y), cache, side
 
     def __call__(self, x: Streams, segment_ids: Int[Array, "B T"] | None = None, side: Side | None = None) -> Streams:
@@ -89,7 +92,8 @@ class Block(nnx.Module):
         return self.mlp(self.mlp_norm(x)), side
 
     def _normed(self, x: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
-        return jax.checkpoint(lambda norm, x: norm(x))(self.norm, x)  # cheaper to compute again than to store
+        # A norm is cheaper to compute again than to store.
+        return x if self.norm is None else jax.checkpoint(lambda norm, x: norm(x))(self.norm, x)
 
     def _add(self, x: Streams, y: Float[Array, "... D"]) -> Streams:
         """The streams after the mixer gave y, and after the channel mixer."""
@@ -120,7 +124,8 @@ class LM(nnx.Module):
     The trunk is one ``lax.scan`` over periods of the pattern, so that neither tracing nor compiling grows with the
     depth (up to ``UNROLLED`` blocks it is a loop in Python). ``periods[j]`` is the block at position j of the pattern,
     its parameters stacked over periods on a leading axis; ``tail`` holds the remaining blocks when the depth is not a
-    multiple of the pattern. ``block(i)`` gives one layer alone, for tools that must reach it.
+    multiple of the pattern. ``shared`` holds, for each different mixer, what its layers have in common, or None.
+    ``block(i)`` gives one layer alone, for tools that must reach it.
 
     Every parameter's key is folded from its layer and its path, so that adding one changes no other's draw.
 
@@ -152,6 +157,13 @@ class LM(nnx.Module):
         scanned = self.count * width
         self.periods = nnx.List([drawn(range(j, scanned, width)) for j in range(width) if scanned])
         self.tail = nnx.List([_take(drawn(range(i, i + 1)), 0) for i in range(scanned, config.depth)])
+
+        def shared(mixer: MixerConfig, name: str) -> nnx.Module | None:
+            if not layers[mixer] or not mixer.shared_count(config.dim, config.depth):
+                return None
+            return projected(mixer.build(config.dim, depth=config.depth, dtype=dtype, rngs=keys.rngs(name)).shared)
+
+        self.shared = nnx.List([shared(mixer, f"shared.{i}") for i, mixer in enumerate(layers)])
         width = config.head_width
         self.norm = _norm(config, width, dtype, rngs)
         init = jax.nn.initializers.normal(config.embed_std)
@@ -184,7 +196,10 @@ class LM(nnx.Module):
             x, side = self._enter(tokens)
             branches = (Block.mix_tokens,) if self.config.mlp is None else (Block.mix_tokens, Block.mix_channels)
             tail = jax.tree.map(lambda leaf: leaf[None], tuple(self.tail))
-            for stack in filter(None, (tuple(self.periods), tail)):
+            for count, blocks in ((self.count, self.periods), (1, tail)):
+                if not blocks:
+                    continue
+                stack = tuple(self._complete(block, position, count) for position, block in enumerate(blocks))
                 x, side = rebuilt(residual, branches, stack, x, side, segment_ids)
             return self._leave(x)
 
@@ -206,9 +221,13 @@ class LM(nnx.Module):
 
     def init_cache(self, batch: int, max_len: int) -> LMCache:
         """The cache before the first token, for sequences of up to ``max_len`` tokens."""
-        stack = lambda block: jax.vmap(lambda b: b.init_cache(batch, max_len), axis_size=self.count)(block)  # noqa: E731
-        tail = tuple(block.init_cache(batch, max_len) for block in self.tail)
-        return LMCache(tuple(stack(block) for block in self.periods), tail)
+
+        def empty(position: int, block: Block) -> Cache:
+            return self._complete(block, position).init_cache(batch, max_len)
+
+        stack = lambda i, block: jax.vmap(partial(empty, i), axis_size=self.count)(block)  # noqa: E731
+        periods = tuple(stack(i, block) for i, block in enumerate(self.periods))
+        return LMCache(periods, tuple(empty(i, block) for i, block in enumerate(self.tail)))
 
     def prefill(
         self, tokens: Int[Array, "B T"], cache: LMCache, segment_ids: Int[Array, "B T"] | None = None
@@ -242,9 +261,19 @@ class LM(nnx.Module):
         if not 0 <= layer < self.config.depth:
             raise ValueError(f"LM: there is no block {layer}; the depth is {self.config.depth}")
         period, position = divmod(layer, len(self.config.pattern))
-        if period == self.count:
-            return self.tail[position]
-        return _take(self.periods[position], period)
+        block = self.tail[position] if period == self.count else _take(self.periods[position], period)
+        return self._complete(block, position)
+
+    def _complete(self, block: Block, position: int, count: int | None = None) -> Block:
+        """A block at a position of the pattern, or ``count`` stacked, with what its mixer shares with others."""
+        pattern = self.config.pattern
+        shared = self.shared[list(dict.fromkeys(pattern)).index(pattern[position])]
+        if shared is not None:
+            if count is not None:
+                shared = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (count, *leaf.shape)), shared)
+            block = jax.tree.map(lambda leaf: leaf, block)
+            block.mixer.shared = shared
+        return block
 
     def _trunk(
         self, tokens: Int[Array, "B ..."], apply: Callable, cache: LMCache | None
@@ -255,8 +284,8 @@ class LM(nnx.Module):
 
         def run(carry, inputs):
             (x, side), caches = carry, []
-            for block, cache in zip(*inputs, strict=True):
-                x, cache, side = apply(block, x, cache, side)
+            for position, (block, cache) in enumerate(zip(*inputs, strict=True)):
+                x, cache, side = apply(self._complete(block, position), x, cache, side)
                 caches.append(cache)
             return (x, side), tuple(caches)
 
@@ -275,13 +304,15 @@ class LM(nnx.Module):
         return self._leave(x), LMCache(periods, tail)
 
     def _enter(self, tokens: Int[Array, "B ..."]) -> tuple[Streams, Side]:
-        """The streams before the first block, and a side of zeros."""
+        """The streams before the first block, and a side of zeros but for the embedding."""
         x = self.embedding[...][tokens]
         if self.config.scale_embedding:
             x = x * jnp.float32(jnp.bfloat16(self.config.dim**0.5))  # rounded, or Gemma's checkpoints would differ
         shape = (tokens.shape[0], tokens.shape[1] if tokens.ndim > 1 else 1)
         widths = {name: width for mixer in self.config.pattern for name, width in mixer.side(self.config.dim).items()}
         side = {name: jnp.zeros((*shape, width), jnp.float32) for name, width in widths.items()}
+        if EMBEDDING in side:
+            side[EMBEDDING] = x.reshape(side[EMBEDDING].shape)
         return RESIDUALS[self.config.residual].start(x), side
 
     def _leave(self, x: Streams) -> Float[Array, "B ... _"]:

@@ -7,6 +7,7 @@ from .comba import comba
 from .config import LMConfig
 from .delta_product import delta_product
 from .deltanet import deltanet
+from .falcon_h1 import falcon_h1
 from .gated_deltanet import gated_deltanet
 from .gated_deltanet2 import gated_deltanet2
 from .gated_deltanet_hybrid import gated_deltanet_hybrid
@@ -46,6 +47,7 @@ from .transformer import transformer
 from .ttt_linear import ttt_linear
 from .window_hybrid import window_hybrid
 from .xlstm import xlstm_1_0, xlstm_7_1, xlstm_large
+from .zamba import zamba
 
 ARCHS: dict[str, Arch] = {
     arch.name: arch
@@ -56,6 +58,7 @@ ARCHS: dict[str, Arch] = {
         comba,
         delta_product,
         deltanet,
+        falcon_h1,
         gated_deltanet,
         gated_deltanet2,
         gated_deltanet_hybrid,
@@ -97,6 +100,7 @@ ARCHS: dict[str, Arch] = {
         xlstm_1_0,
         xlstm_7_1,
         xlstm_large,
+        zamba,
     )
 }
 

@@ -1,8 +1,10 @@
-"""The table of ``subquad list``: every layer and every published architecture, with what each costs."""
+"""The table of ``subquad list``: every layer and every published architecture, what each costs and how exact it is."""
 
+import json
 import re
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import NamedTuple
 
 from rich import box
@@ -18,7 +20,8 @@ T = 2048
 """The sequence length at which operations and state are listed."""
 
 SOURCE = re.compile(r"(?P<authors>[A-Z][^()]*?) \((?P<year>\d{4})\).*?arXiv (?P<id>\d{4}\.\d{4,5})", re.DOTALL)
-COLUMNS = ("", "paper", "parameters", "FLOPs/token", "state")
+ACCURACY = Path(__file__).parent / "records" / "accuracy.json"
+"""The errors that ``tests/accuracy.py`` measured."""
 
 
 class Paper(NamedTuple):
@@ -26,6 +29,14 @@ class Paper(NamedTuple):
 
     cite: str
     arxiv: str
+
+
+class Errors(NamedTuple):
+    """The largest relative errors of a layer in float32; None where there is nothing to compare it with."""
+
+    definition: float | None
+    laws: float | None
+    transformers: float | None
 
 
 class Row(NamedTuple):
@@ -38,17 +49,21 @@ class Row(NamedTuple):
     state_bytes: int
     grows: bool
     """Whether the state is larger at twice the length."""
+    errors: Errors | None = None
+    """Of a layer."""
 
 
 def layer_rows() -> Iterator[Row]:
     """The token mixers, then the channel mixers, with the settings that their configs default to."""
+    record = json.loads(ACCURACY.read_text("utf-8"))["layers"]
+    errors = {name: _errors(record.get(name, {})) for name in (*MIXERS, *CHANNEL_MIXERS)}
     for name, config in MIXERS.items():
-        c = config()
-        state, later = c.state_bytes(DIM, T), c.state_bytes(DIM, 2 * T)
-        yield Row(name, _source(config), c.param_count(DIM), c.flops_per_token(DIM, T), state, later > state)
+        c, source = config(), _source(config)
+        state, grows = c.state_bytes(DIM, T), c.state_bytes(DIM, 2 * T) > c.state_bytes(DIM, T)
+        yield Row(name, source, c.param_count(DIM), c.flops_per_token(DIM, T), state, grows, errors[name])
     for name, config in CHANNEL_MIXERS.items():
-        c = config()
-        yield Row(name, _source(config), c.param_count(DIM), c.flops_per_token(DIM), 0, False)
+        c, source = config(), _source(config)
+        yield Row(name, source, c.param_count(DIM), c.flops_per_token(DIM), 0, False, errors[name])
 
 
 def arch_rows() -> Iterator[Row]:
@@ -66,16 +81,21 @@ def list_table(markdown: bool) -> str:
         markdown: whether to give Markdown, with links to the papers; else text as wide as the terminal.
     """
     render = _markdown if markdown else _terminal
-    layers = render(f"Layers at width {DIM:,}, {T:,} tokens", "layer", layer_rows())
-    archs = render(f"Architectures at {T:,} tokens", "preset", arch_rows())
+    layers = render(f"Layers at width {DIM:,}, {T:,} tokens", "layer", list(layer_rows()))
+    archs = render(f"Architectures at {T:,} tokens", "preset", list(arch_rows()))
     if markdown:
         title, _, table = archs.partition("\n")
         archs = f"<details><summary>{title}</summary>\n{table}\n\n</details>"
-    note = (
+    cost = (
         "FLOPs are those of a token's forward pass. State is what decoding keeps per sequence, in float32; "
         f"↑: it grows past {T:,} tokens."
     )
-    return f"{layers}\n\n{archs}\n\n{note}\n"
+    errors = (
+        "The last three columns are the largest relative errors in float32: against the layer's equations in float64; "
+        "of steps, cuts, packed documents and padding, against whole calls; "
+        "and against the models of transformers that have the layer."
+    )
+    return f"{layers}\n\n{errors}\n\n{archs}\n\n{cost}\n"
 
 
 def paper(text: str) -> Paper:
@@ -103,28 +123,41 @@ def _source(config: type) -> Paper:
     return paper(layer.__doc__.partition("Source: ")[2])
 
 
-def _cells(row: Row) -> tuple[str, str, str]:
+def _errors(found: dict) -> Errors:
+    """What the record holds of one layer."""
+    return Errors(found.get("definition"), found.get("laws"), max(found.get("transformers", {}).values(), default=None))
+
+
+def _header(what: str, rows: list[Row]) -> tuple[str, ...]:
+    errors = rows[0].errors
+    return (what, "paper", "parameters", "FLOPs/token", "state", *(() if errors is None else errors._fields))
+
+
+def _cells(row: Row) -> tuple[str, ...]:
     state = "–" if not row.state_bytes else si(row.state_bytes, "B") + (" ↑" if row.grows else "")
-    return si(row.parameters).replace("G", "B"), si(row.flops_per_token), state
+    errors = ("–" if error is None else f"{error:.1e}".replace("e-0", "e-") for error in row.errors or ())
+    return si(row.parameters).replace("G", "B"), si(row.flops_per_token), state, *errors
 
 
-def _markdown(title: str, what: str, rows: Iterator[Row]) -> str:
-    lines = [f"{title}:", "", f"| {what} | {' | '.join(COLUMNS[1:])} |", "|---|---|--:|--:|--:|"]
+def _markdown(title: str, what: str, rows: list[Row]) -> str:
+    header = _header(what, rows)
+    lines = [f"{title}:", "", f"| {' | '.join(header)} |", f"|---|---|{'--:|' * (len(header) - 2)}"]
     for row in rows:
         link = f"[{row.paper.cite}](https://arxiv.org/abs/{row.paper.arxiv})"
         lines.append(f"| {' | '.join((f'`{row.name}`', link, *_cells(row)))} |")
     return "\n".join(lines)
 
 
-def _terminal(title: str, what: str, rows: Iterator[Row]) -> str:
+def _terminal(title: str, what: str, rows: list[Row]) -> str:
     table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left", title_style="bold", pad_edge=False)
-    table.add_column(what, no_wrap=True)
-    table.add_column("paper")
-    for name in COLUMNS[2:]:
+    first, second, *numbers = _header(what, rows)
+    table.add_column(first, no_wrap=True)
+    table.add_column(second)
+    for name in numbers:
         table.add_column(name, justify="right", no_wrap=True)
     for row in rows:
         table.add_row(row.name, f"{row.paper.cite}, arXiv {row.paper.arxiv}", *_cells(row))
-    console = Console(width=None if sys.stdout.isatty() else 110)
+    console = Console(width=None if sys.stdout.isatty() else 120)
     with console.capture() as capture:
         console.print(table)
     return "\n".join(line.rstrip() for line in capture.get().rstrip().splitlines())

@@ -37,6 +37,7 @@ from .mlstm import MLSTM, MLSTMConfig
 from .mlstm_large import MLSTMLarge, MLSTMLargeConfig
 from .moba import MoBA, MoBAConfig
 from .nsa import NSA, NSAConfig
+from .parallel import Parallel, ParallelConfig
 from .qrnn import QRNN, QRNNConfig
 from .reformer import Reformer, ReformerConfig
 from .retnet import RetNet, RetNetConfig
@@ -51,6 +52,7 @@ from .slstm import SLSTM, SLSTMConfig
 from .table import CHANNEL_MIXERS, MIXERS
 from .ternary import BitLinear, to_ternary
 from .ttt_linear import TTTLinear, TTTLinearConfig
+from .zamba import Zamba, ZambaConfig
 
 __all__ = [
     "CHANNEL_MIXERS",
@@ -138,6 +140,8 @@ __all__ = [
     "MoBA",
     "MoBAConfig",
     "NSAConfig",
+    "Parallel",
+    "ParallelConfig",
     "QRNNConfig",
     "RGLRUConfig",
     "RWKV6Channel",
@@ -157,5 +161,7 @@ __all__ = [
     "SwiGLUConfig",
     "TTTLinear",
     "TTTLinearConfig",
+    "Zamba",
+    "ZambaConfig",
     "to_ternary",
 ]

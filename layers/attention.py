@@ -141,6 +141,7 @@ class Attention(Mixer):
       depth: unused.
       dtype: what products compute in; the softmax is float32.
       rngs: the key of the parameters, drawn as ``parts`` says.
+      out: width of the output; None: the model width.
 
     Source: Vaswani et al. (2017), arXiv 1706.03762; Ainslie et al. (2023), grouped queries, arXiv 2305.13245.
     """
@@ -154,6 +155,7 @@ class Attention(Mixer):
         depth: int = 1,
         dtype: DTypeLike = jnp.float32,
         rngs: nnx.Rngs,
+        out: int | None = None,
     ):
         keys = Keys(rngs)
         self.config, self.dtype = config, dtype
@@ -164,7 +166,7 @@ class Attention(Mixer):
         self.k_norm = RMSNorm(config.head_dim, eps=config.norm_eps) if config.qk_norm else None
         inner = self.heads * config.head_dim
         self.gate = dense(keys, "gate", dim, inner, dtype=dtype) if config.gate else None
-        self.out = dense(keys, "out", inner, dim, dtype=dtype, bias=config.out_bias)
+        self.out = dense(keys, "out", inner, dim if out is None else out, dtype=dtype, bias=config.out_bias)
 
     def init_cache(self, batch: int, max_len: int) -> AttentionCache:
         """An empty cache for ``max_len`` tokens, or for those that stay in sight if these are fewer.
@@ -176,7 +178,7 @@ class Attention(Mixer):
 
     def prefill(
         self, x: Float[Array, "B T D"], cache: Any, segment_ids: Int[Array, "B T"] | None = None
-    ) -> tuple[Float[Array, "B T D"], Any]:
+    ) -> tuple[Float[Array, "B T out"], Any]:
         """Attends from the T next tokens to the cached ones and to each other."""
         config = self.config
         qkv, tail = self.conv(self.qkv(x), cache.tail, segment_ids)

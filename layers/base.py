@@ -16,12 +16,19 @@ Side = dict[str, Array]
 """What layers of one trunk hand to later layers, ``[B, T, width]`` by name: such as the first layer's values."""
 
 
+EMBEDDING = "embedding"
+"""The entry of ``Side`` that holds the embedded tokens from the start; the others start at zero."""
+
+
 class Constant(nnx.Variable):
     """An array that is not trained, such as what differs by layer: under the scanned trunk the layer is traced."""
 
 
 class Mixer(nnx.Module):
     """Mixes tokens along time: ``[B, T, D] -> [B, T, D]``, causally. Only the mixer: no norm, no residual."""
+
+    shared: nnx.Module | None = None
+    """Parameters that the layers of one config have in common: a layer alone has its own, a trunk keeps them once."""
 
     def init_cache(self, batch: int, max_len: int) -> Cache:
         """The cache before the first token, for sequences of up to ``max_len`` tokens; 0 keeps no past.
@@ -66,6 +73,8 @@ class MixerConfig:
     side_written_once: ClassVar[bool] = False
     """Whether each entry of ``side`` is written by one layer, whatever it was before, and passed on as it is by all
     others. Then its last value is what every reader read, which is all that a reversible trunk keeps."""
+    prenorm: ClassVar[bool] = True
+    """Whether a block normalises what the mixer reads; else the mixer reads the residual stream."""
 
     def build(
         self, dim: int, *, layer: int | Array = 0, depth: int = 1, dtype: DTypeLike = jnp.float32, rngs: nnx.Rngs
@@ -81,8 +90,12 @@ class MixerConfig:
         return {}
 
     def param_count(self, dim: int) -> int:
-        """The number of parameters."""
+        """The number of parameters of one layer alone."""
         raise NotImplementedError
+
+    def shared_count(self, dim: int, depth: int) -> int:
+        """The number of parameters that its layers share in a trunk of ``depth`` (see ``Mixer.shared``)."""
+        return 0
 
     def flops_per_token(self, dim: int, T: int) -> float:
         """Floating-point operations of one token's forward pass in a sequence of T; training costs 3 times that."""

@@ -13,7 +13,7 @@ from jaxtyping import Array, Float, Int
 from ..kernels import linear_scan
 from . import flops
 from .base import Constant, Mixer, MixerConfig
-from .parts import Keys, ShortConv, conv_bytes, conv_params, dense
+from .parts import Keys, LowerBounds, ShortConv, conv_bytes, conv_params, dense
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class HGRNConfig(MixerConfig):
 
     Args:
       expand: channels of the complex state over the model width.
-      lower_bounds: the forget gates of layer l of L are at least l / L; otherwise 0.
+      lower_bounds: the forget gates have learnt floors that rise with the layer; otherwise none.
       short_conv: width of a causal filter on the input; 0: none.
     """
 
@@ -44,7 +44,11 @@ class HGRNConfig(MixerConfig):
         """The number of parameters."""
         width = self.width(dim)
         projections = 5 * (dim + 1) * width + 2 * width * dim + dim
-        return conv_params(self.short_conv, dim) + projections + width + 4 * width
+        return conv_params(self.short_conv, dim) + projections + width + 4 * width + self.shared_count(dim, 1)
+
+    def shared_count(self, dim: int, depth: int) -> int:
+        """The number of parameters that set the floors of all layers."""
+        return depth * self.width(dim) if self.lower_bounds else 0
 
     def flops_per_token(self, dim: int, T: int) -> float:
         """Forward operations of one token; a complex multiply-add is four real ones."""
@@ -70,13 +74,11 @@ class HGRN(Mixer):
 
     ``c_t = silu(W_cr x_t + b_cr) + 1j silu(W_ci x_t + b_ci)``, ``lambda_t = b + (1 - b) sigmoid(W_f x_t + b_f)``;
     ``h_t = lambda_t exp(1j theta) h_{t-1} + (1 - lambda_t) c_t``;
-    ``y = W_o [norm([Re h, Im h]) * silu(W_g x + b_g)] + b_o``, a layer norm over all. The lower bound b is l / L in
-    layer l of L, from 0.
+    ``y = W_o [norm([Re h, Im h]) * silu(W_g x + b_g)] + b_o``, a layer norm over all. The lower bounds b of all layers
+    are learnt together (see ``parts.LowerBounds``); those of layer l of L start at l / L.
 
     Only the mixer: no norm before it, no residual. As in the official code, theta, which is learnt, starts at
-    ``10000^(-2 j / D)`` in channel j of D, and the norm stands before the gate (in the paper it follows it). There one
-    learnt matrix sets the bounds of all layers, as a cumulative softmax over them, which starts at l / L; here they
-    stay there.
+    ``10000^(-2 j / D)`` in channel j of D, and the norm stands before the gate (in the paper it follows it).
 
     Args:
       dim: model width.
@@ -102,7 +104,8 @@ class HGRN(Mixer):
     ):
         keys, width = Keys(rngs), config.width(dim)
         self.width = width
-        self.bound = Constant(jnp.asarray(layer if config.lower_bounds else 0, jnp.float32) / depth)
+        self.layer = Constant(jnp.asarray(layer, jnp.int32))
+        self.shared = LowerBounds(depth, width) if config.lower_bounds else None
         self.conv = ShortConv(keys, "conv", config.short_conv, dim)
         self.candidate = dense(keys, "candidate", dim, 2 * width, dtype=dtype, bias=True)
         self.forget = dense(keys, "forget", dim, width, dtype=dtype, bias=True)
@@ -122,7 +125,8 @@ class HGRN(Mixer):
         """Runs the T next tokens from the cached state."""
         x, tail = self.conv(x, cache.tail, segment_ids)
         real, imaginary = jnp.split(jax.nn.silu(self.candidate(x).astype(jnp.float32)), 2, axis=-1)
-        forgotten = (1 - self.bound[...]) * jax.nn.sigmoid(-self.forget(x).astype(jnp.float32))
+        bound = 0.0 if self.shared is None else self.shared(self.layer[...])
+        forgotten = (1 - bound) * jax.nn.sigmoid(-self.forget(x).astype(jnp.float32))
         theta = self.theta[...]
         h, state = linear_scan(
             (1 - forgotten) * jax.lax.complex(jnp.cos(theta), jnp.sin(theta)),

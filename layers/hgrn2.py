@@ -13,7 +13,10 @@ from jaxtyping import Array, Float, Int
 from ..kernels import gla
 from . import flops
 from .base import Constant, Mixer, MixerConfig
-from .parts import Keys, RMSNorm, ShortConv, conv_bytes, conv_params, dense, head_count
+from .parts import Keys, LowerBounds, RMSNorm, ShortConv, conv_bytes, conv_params, dense, head_count
+
+NONE = 1e-30
+"""Stands for a floor of 0 where its logarithm is taken."""
 
 
 @dataclass(frozen=True)
@@ -23,7 +26,7 @@ class HGRN2Config(MixerConfig):
     Args:
       heads: heads; None: as many as fill the model width.
       head_dim: width of a head's keys and values, the paper's expansion of the state.
-      lower_bounds: the forget gates of layer l of L are at least l / L; otherwise 0.
+      lower_bounds: the forget gates have learnt floors that rise with the layer; otherwise none.
       short_conv: width of a causal filter on the projections; 0: none.
     """
 
@@ -46,7 +49,11 @@ class HGRN2Config(MixerConfig):
     def param_count(self, dim: int) -> int:
         """The number of parameters."""
         _, width = self.sizes(dim)
-        return 4 * dim * width + conv_params(self.short_conv, 3 * width) + width
+        return 4 * dim * width + conv_params(self.short_conv, 3 * width) + width + self.shared_count(dim, 1)
+
+    def shared_count(self, dim: int, depth: int) -> int:
+        """The number of parameters that set the floors of all layers."""
+        return depth * self.sizes(dim)[1] if self.lower_bounds else 0
 
     def flops_per_token(self, dim: int, T: int) -> float:
         """Forward operations of one token."""
@@ -71,11 +78,10 @@ class HGRN2(Mixer):
     """The HGRN2 mixer.
 
     ``f_t = b + (1 - b) sigmoid(W_f x_t)``, ``S_t = Diag(f_t) S_{t-1} + (1 - f_t) (W_i x_t)^T``,
-    ``o_t = S_t^T silu(W_q x_t) / sqrt(K)``; ``y = W_o norm(o)``, the norm over all heads together. The lower bound b is
-    l / L in layer l of L, from 0.
+    ``o_t = S_t^T silu(W_q x_t) / sqrt(K)``; ``y = W_o norm(o)``, the norm over all heads together. The lower bounds b
+    of all layers are learnt together (see ``parts.LowerBounds``); those of layer l of L start at l / L.
 
-    Only the mixer: no norm before it, no residual. The paper learns the bounds of all layers together, as running sums
-    of a softmax over layers; here they stay at the values from which that starts, since layers share no parameters.
+    Only the mixer: no norm before it, no residual.
 
     Args:
       dim: model width.
@@ -102,7 +108,8 @@ class HGRN2(Mixer):
         self.heads, self.width = config.sizes(dim)
         self.qfi = dense(draw, "qfi", dim, 3 * self.width, dtype=dtype)
         self.conv = ShortConv(draw, "conv", config.short_conv, 3 * self.width)
-        self.bound = Constant(jnp.asarray(layer if config.lower_bounds else 0, jnp.float32) / depth)
+        self.layer = Constant(jnp.asarray(layer, jnp.int32))
+        self.shared = LowerBounds(depth, self.width) if config.lower_bounds else None
         self.norm = RMSNorm(self.width)
         self.out = dense(draw, "out", self.width, dim, dtype=dtype)
 
@@ -118,9 +125,11 @@ class HGRN2(Mixer):
         """Runs the T next tokens from the cached state."""
         qfi, tail = self.conv(self.qfi(x), cache.tail, segment_ids)
         q, f, i = (rearrange(z, "B T (H K) -> B T H K", H=self.heads) for z in jnp.split(qfi, 3, axis=-1))
-        f, bound = f.astype(jnp.float32), self.bound[...]
-        g = jnp.logaddexp(jnp.log(bound), jnp.log1p(-bound) + jax.nn.log_sigmoid(f))
-        k = (1 - bound) * jax.nn.sigmoid(-f)  # 1 - exp(g), where nothing cancels
+        g, k = jax.nn.log_sigmoid(f.astype(jnp.float32)), jax.nn.sigmoid(-f.astype(jnp.float32))
+        if self.shared is not None:
+            bound = rearrange(self.shared(self.layer[...]), "(H K) -> H K", H=self.heads)
+            floor = jnp.log(jnp.maximum(bound, NONE))
+            g, k = jnp.logaddexp(floor, jnp.log1p(-bound) + g), (1 - bound) * k  # k = 1 - exp(g): nothing cancels
         y, state = gla(jax.nn.silu(q), k, i, g, initial_state=cache.state, segment_ids=segment_ids)
         y = self.norm(rearrange(y.astype(jnp.float32), "B T H V -> B T (H V)"))
         return self.out(y), HGRN2Cache(state, tail)

@@ -42,6 +42,7 @@ class Mamba2Config(MixerConfig):
       levels: of log-linear attention, at least 2: enough for 2^(levels - 1) tokens to be told apart by distance; 0:
         plain Mamba-2.
       norm_eps: epsilon of the gated norm.
+      out_norm: whether there is that norm; Falcon-H1 has the gate alone.
     """
 
     heads: int | None = None
@@ -52,6 +53,7 @@ class Mamba2Config(MixerConfig):
     short_conv: int = 4
     levels: int = 0
     norm_eps: float = 1e-5
+    out_norm: bool = True
 
     def sizes(self, dim: int) -> tuple[int, int, int]:
         """The number of heads, the inner width, and the number of channels of x, B and C together."""
@@ -72,7 +74,7 @@ class Mamba2Config(MixerConfig):
         heads, inner, channels = self.sizes(dim)
         levels = heads * self.levels
         projections = dim * (inner + channels + heads + levels) + inner * dim + levels
-        return projections + conv_params(self.short_conv, channels, bias=True) + 3 * heads + inner
+        return projections + conv_params(self.short_conv, channels, bias=True) + 3 * heads + self.out_norm * inner
 
     def flops_per_token(self, dim: int, T: int) -> float:
         """Forward operations of one token."""
@@ -145,7 +147,7 @@ class Mamba2(Mixer):
         weigh = (self.heads, config.levels)
         self.weigh = dense(keys, "weigh", dim, weigh[0] * weigh[1], dtype=dtype) if config.levels else None
         self.level_scale = nnx.Param(jnp.ones(weigh, jnp.float32)) if config.levels else None
-        self.norm = RMSNorm(self.inner, groups=config.groups, eps=config.norm_eps)
+        self.norm = RMSNorm(self.inner, groups=config.groups, eps=config.norm_eps) if config.out_norm else None
         self.out = dense(keys, "out", self.inner, dim, dtype=dtype)
 
     def init_cache(self, batch: int, max_len: int) -> Mamba2Cache:
@@ -177,6 +179,7 @@ class Mamba2(Mixer):
         @jax.checkpoint  # cheaper to compute again than to store
         def gated(y, x, z, D, norm):
             y = y.astype(jnp.float32) + D[:, None] * x
-            return norm(rearrange(y, "B T H V -> B T (H V)") * jax.nn.silu(z.astype(jnp.float32)))
+            y = rearrange(y, "B T H V -> B T (H V)") * jax.nn.silu(z.astype(jnp.float32))
+            return y if norm is None else norm(y)
 
         return self.out(gated(y, x, z, self.D[...], self.norm)), Mamba2Cache(state, tail)

@@ -73,11 +73,13 @@ class GeluMLPConfig(ChannelMixerConfig):
       hidden: hidden width; None: 4 times the model width (GPT-2), or 3 times if gated (Griffin).
       gated: multiply by a second projection, as Griffin does.
       bias: biases on all projections, as GPT-2 and Griffin have.
+      exact: GELU itself, as Zamba has; otherwise its tanh form, as in GPT-2's and Griffin's code.
     """
 
     hidden: int | None = None
     gated: bool = False
     bias: bool = False
+    exact: bool = False
 
     def width(self, dim: int) -> int:
         """The hidden width."""
@@ -100,8 +102,6 @@ class GeluMLPConfig(ChannelMixerConfig):
 class GeluMLP(nnx.Module):
     """The GELU channel mixer: ``y = W_down gelu(W_up x)``, or gated, ``y = W_down (gelu(W_gate x) * W_up x)``.
 
-    GELU is its tanh form, as in GPT-2's and Griffin's code.
-
     Args:
       dim: model width.
       config: the settings.
@@ -116,13 +116,13 @@ class GeluMLP(nnx.Module):
         self, dim: int, config: GeluMLPConfig = GeluMLPConfig(), *, dtype: DTypeLike = jnp.float32, rngs: nnx.Rngs
     ):
         keys, hidden = Keys(rngs), config.width(dim)
-        self.gated = config.gated
+        self.gated, self.tanh = config.gated, not config.exact
         self.up = dense(keys, "up", dim, (1 + config.gated) * hidden, dtype=dtype, bias=config.bias)
         self.down = dense(keys, "down", hidden, dim, dtype=dtype, bias=config.bias)
 
     def __call__(self, x: Float[Array, "*axes D"]) -> Float[Array, "*axes D"]:
         """Maps each token."""
         if not self.gated:
-            return self.down(jax.nn.gelu(self.up(x), approximate=True))
+            return self.down(jax.nn.gelu(self.up(x), approximate=self.tanh))
         gate, value = jnp.split(self.up(x), 2, axis=-1)
-        return self.down(jax.nn.gelu(gate, approximate=True) * value)
+        return self.down(jax.nn.gelu(gate, approximate=self.tanh) * value)

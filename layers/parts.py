@@ -111,6 +111,24 @@ def l2_norm(x: Float[Array, "*axes K"], eps: float = 1e-6) -> Float[Array, "*axe
     return (y * jax.lax.rsqrt(jnp.sum(y**2, axis=-1, keepdims=True) + eps)).astype(x.dtype)
 
 
+class LowerBounds(nnx.Module):
+    """Floors of forget gates that rise with the layer, learnt for all layers together: what HGRN and HGRN2 share.
+
+    Layer l of L has ``b_l = softmax(W)_1 + .. + softmax(W)_l`` in each channel, the softmax over the L layers; W starts
+    at zero, and so b_l at l / L. The first layer has none.
+
+    Source: Qin, Yang & Zhong (2023), Hierarchically Gated Recurrent Neural Network, arXiv 2311.04823.
+    """
+
+    def __init__(self, depth: int, width: int):
+        self.weights = nnx.Param(jnp.zeros((depth, width), jnp.float32))
+
+    def __call__(self, layer: Int[Array, ""]) -> Float[Array, " D"]:
+        """The floors of layer ``layer``, counted from 0."""
+        number = jnp.arange(len(self.weights[...]))[:, None]
+        return jnp.sum(jax.nn.softmax(self.weights[...], axis=0), axis=0, where=(number > 0) & (number <= layer))
+
+
 class ShortConv(nnx.Module):
     """A causal depthwise filter over the last ``width`` tokens, then an activation; width 0 is the activation alone.
 

@@ -37,6 +37,7 @@ from .mlstm import MLSTMConfig
 from .mlstm_large import MLSTMLargeConfig
 from .moba import MoBAConfig
 from .nsa import NSAConfig
+from .parallel import ParallelConfig
 from .qrnn import QRNNConfig
 from .reformer import ReformerConfig
 from .retnet import RetNetConfig
@@ -49,6 +50,7 @@ from .s4d import S4DConfig
 from .s5 import S5Config
 from .slstm import SLSTMConfig
 from .ttt_linear import TTTLinearConfig
+from .zamba import ZambaConfig
 
 MIXERS: dict[str, type[MixerConfig]] = {
     "attention": AttentionConfig,
@@ -86,6 +88,7 @@ MIXERS: dict[str, type[MixerConfig]] = {
     "mlstm_large": MLSTMLargeConfig,
     "moba": MoBAConfig,
     "nsa": NSAConfig,
+    "parallel": ParallelConfig,
     "qrnn": QRNNConfig,
     "reformer": ReformerConfig,
     "retnet": RetNetConfig,
@@ -98,6 +101,7 @@ MIXERS: dict[str, type[MixerConfig]] = {
     "s5": S5Config,
     "slstm": SLSTMConfig,
     "ttt_linear": TTTLinearConfig,
+    "zamba": ZambaConfig,
 }
 
 CHANNEL_MIXERS: dict[str, type[ChannelMixerConfig]] = {
@@ -106,4 +110,5 @@ CHANNEL_MIXERS: dict[str, type[ChannelMixerConfig]] = {
 }
 
 GROWING = frozenset({"attention", "bigbird", "dsa", "hyena", "moba", "nsa", "reformer"})
+GROWING = frozenset({"attention", "hyena", "parallel", "zamba"})
 """Mixers whose state grows with the sequence (Hyena's up to its filters' length); what the others keep is constant."""

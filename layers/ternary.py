@@ -125,8 +125,16 @@ def to_ternary[M](module: M) -> M:
 
 
 @cache
-def norm_params(config: MixerConfig | ChannelMixerConfig, dim: int) -> int:
-    """The parameters that ``to_ternary`` adds to what ``config`` builds: a scale for each input of a projection."""
+def norm_params(config: MixerConfig | ChannelMixerConfig, dim: int, *, shared: bool = False) -> int:
+    """The parameters that ``to_ternary`` adds to what ``config`` builds: a scale for each input of a projection.
+
+    They are those of one layer's own, or else of what its layers share.
+    """
     module = nnx.eval_shape(lambda: config.build(dim, rngs=nnx.Rngs(0)))
+    common = _inputs(getattr(module, "shared", None))
+    return common if shared else _inputs(module) - common
+
+
+def _inputs(module: nnx.Module | None) -> int:
     parts = jax.tree.leaves(module, is_leaf=lambda part: isinstance(part, nnx.Linear))
     return sum(part.in_features for part in parts if isinstance(part, nnx.Linear))

@@ -16,6 +16,8 @@ B, T = 2, 19
 SMALL = {"head_dim": 16, "state_dim": 8, "gate_rank": 4, "slots": 8, "frequency": 1.0, "block_size": 2, "chosen": 3}
 SMALL |= {"buckets": 4, "rounds": 2, "chunk": 2}  # few of what attention chooses from, so that it must choose
 TOLERANCE = 1e-5
+ERRORS: list[float] = []
+"""Every relative error that ``close`` found, in order: ``accuracy.py`` asks which test found which."""
 
 
 def small(kind: type[MixerConfig], **changes) -> MixerConfig:
@@ -75,8 +77,8 @@ def built(name: str, dtype=jnp.float32, seed: int = 0):
     mixer = CONFIGS[name].build(DIM, layer=LAYER, depth=DEPTH, dtype=dtype, rngs=nnx.Rngs(seed))
     graph, params, constants = nnx.split(mixer, nnx.Param, ...)
     leaves, tree = jax.tree.flatten(params)
-    noise = np.random.default_rng(seed)
-    perturbed = [p + 0.2 * noise.normal(size=p.shape).astype(np.float32) for p in leaves]
+    noise, size = np.random.default_rng(seed), getattr(definitions.of(mixer_of(name)), "NOISE", 0.2)
+    perturbed = [p + size * noise.normal(size=p.shape).astype(np.float32) for p in leaves]
     return (graph, constants), tree.unflatten(perturbed)
 
 
@@ -92,4 +94,5 @@ def close(got, want, what: str, tolerance: float = TOLERANCE) -> None:
         a, b = (np.asarray(z, np.complex128 if np.iscomplexobj(z) else np.float64) for z in (a, b))
         assert a.shape == b.shape, f"{what}{jax.tree_util.keystr(path)}: shape {a.shape}, expected {b.shape}"
         error = np.linalg.norm(a - b) / max(np.linalg.norm(b), 1e-3)
+        ERRORS.append(float(error))
         assert error <= tolerance, f"{what}{jax.tree_util.keystr(path)}: relative error {error:.1e}"

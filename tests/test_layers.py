@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import jaxtyping
 import numpy as np
 import pytest
-from definitions.common import DIM, gelu, sigmoid, silu, softplus
+from definitions.common import DEPTH, DIM, exact_gelu, floors, gelu, sigmoid, silu, softplus
 from flax import nnx
 from mixers import CONFIGS, built, close, draw, every_mixer, merge, mixer_of, quick_jit
 from subquad.archs import LM, LMConfig
@@ -21,6 +21,7 @@ from subquad.layers import (
     GeluMLPConfig,
     GLAConfig,
     HGRN2Config,
+    HGRNConfig,
     LightningConfig,
     LinearAttentionConfig,
     LongformerConfig,
@@ -29,12 +30,14 @@ from subquad.layers import (
     MambaConfig,
     MoBAConfig,
     NSAConfig,
+    ParallelConfig,
     ReformerConfig,
     RGLRUConfig,
     RWKV6Config,
     S4DConfig,
     S5Config,
     SwiGLUConfig,
+    ZambaConfig,
 )
 from subquad.layers.rg_lru import bounded_root
 
@@ -64,6 +67,8 @@ CHANNEL = {
     "gelu_mlp-gated": GeluMLPConfig(gated=True, hidden=40),
     "gelu_mlp-bias": GeluMLPConfig(bias=True),
     "gelu_mlp-gated-bias": GeluMLPConfig(gated=True, bias=True),
+    "gelu_mlp-exact": GeluMLPConfig(exact=True),
+    "gelu_mlp-gated-exact": GeluMLPConfig(gated=True, exact=True),
 }
 
 
@@ -84,7 +89,7 @@ def test_channel_mixer(name):
     p, x = named(nnx.to_pure_dict(params)), draw(2, LENGTH, DIM)
     bias = lambda dense: getattr(dense, "bias", 0)  # noqa: E731
     up = np.asarray(x, np.float64) @ p.up.kernel + bias(p.up)
-    act = silu if name == "swiglu" else gelu
+    act = silu if name == "swiglu" else exact_gelu if config.exact else gelu
     hidden = up if not (name == "swiglu" or config.gated) else None
     if hidden is None:
         gate, value = np.split(up, 2, axis=-1)
@@ -93,10 +98,14 @@ def test_channel_mixer(name):
         hidden = act(hidden)
     close(nnx.merge(graph, params)(x), hidden @ p.down.kernel + bias(p.down), name)
 
-    half = config.build(DIM, dtype=jnp.bfloat16, rngs=nnx.Rngs(0))
+
+@pytest.mark.parametrize("name", CHANNEL)
+def test_channel_mixer_in_bfloat16(name):
+    x = draw(2, LENGTH, DIM)
+    whole, half = (CHANNEL[name].build(DIM, dtype=dtype, rngs=nnx.Rngs(0)) for dtype in (jnp.float32, jnp.bfloat16))
     y = half(x.astype(jnp.bfloat16))
     assert y.dtype == jnp.bfloat16
-    close(y, mixer(x), f"{name}: bfloat16", 2e-2)
+    close(y, whole(x), f"{name}: bfloat16", 2e-2)
 
 
 @pytest.mark.parametrize("kind", [Mamba2Config, GatedDeltaNetConfig])
@@ -163,16 +172,25 @@ def test_rwkv6_starts_as_its_code_does():
     close(mixer.norm.scale[...], np.full(D, (3 / 4) ** 0.7), "the norm's scale")
 
 
-@pytest.mark.parametrize(
-    ("config", "constant", "expected"),
-    [
-        (LightningConfig(heads=2, head_dim=4), "decay", [[-(2.0**-4), -(2.0**-8)] * np.array(f) for f in (1, 0.5, 0)]),
-        (HGRN2Config(heads=2, head_dim=4), "bound", [0, 1 / 3, 2 / 3]),
-    ],
-)
-def test_what_differs_by_layer_does_so_in_the_scanned_trunk(config, constant, expected):
+def test_what_differs_by_layer_does_so_in_the_scanned_trunk():
+    config = LightningConfig(heads=2, head_dim=4)
     lm = LM(LMConfig(vocab=5, dim=8, depth=3, pattern=(config,)), rngs=nnx.Rngs(0))
-    np.testing.assert_allclose(getattr(lm.periods[0].mixer, constant)[...], expected, atol=2e-5)
+    expected = [[-(2.0**-4), -(2.0**-8)] * np.array(f) for f in (1, 0.5, 0)]
+    np.testing.assert_allclose(lm.periods[0].mixer.decay[...], expected, atol=2e-5)
+
+
+@pytest.mark.parametrize("config", [HGRNConfig(), HGRN2Config(heads=2, head_dim=4)])
+def test_lower_bounds_are_learnt_once_for_all_layers(config):
+    """They start at l / L, and are those of the paper wherever the trunk's one matrix goes."""
+    lm = jax.jit(lambda: LM(LMConfig(vocab=5, dim=8, depth=DEPTH, pattern=(config,)), rngs=nnx.Rngs(0)))()
+    bounds = lambda: np.stack([lm.block(i).mixer.shared(jnp.int32(i)) for i in range(DEPTH)])  # noqa: E731
+    np.testing.assert_allclose(bounds(), np.tile(np.arange(DEPTH)[:, None] / DEPTH, (1, 8)), rtol=1e-6)
+    weights = lm.shared[0].weights
+    weights[...] = draw(DEPTH, 8)
+    np.testing.assert_allclose(bounds(), floors(np.asarray(weights[...], np.float64)), rtol=1e-5, atol=1e-7)
+    assert [path for path, _ in nnx.to_flat_state(nnx.state(lm, nnx.Param)) if "weights" in path] == [
+        ("shared", 0, "weights")
+    ]
 
 
 def test_a_parameter_more_changes_no_other_draw():
@@ -209,6 +227,8 @@ def test_the_root_has_a_bounded_gradient():
         (DSAConfig(index_dim=3), "index_dim=3 must be even"),
         (ReformerConfig(buckets=5), "buckets=5 must be a positive multiple of 2"),
         (ReformerConfig(chunk=0), "chunk=0; expected at least 1"),
+        (ZambaConfig(mixer=HGRN2Config()), "zamba: mixer=HGRN2.*expected one whose layers share nothing"),
+        (ParallelConfig(right=ZambaConfig()), "parallel: right=Zamba.*expected one that shares nothing"),
     ],
 )
 def test_settings_that_no_mixer_can_have_are_refused(config, message):

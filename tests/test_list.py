@@ -1,11 +1,15 @@
 """``subquad list``: the table, and the README's copy of it."""
 
+import json
 from pathlib import Path
 
 import pytest
+from accuracy import layers_of_oracle
+from mixers import TOLERANCE, tolerance
 from subquad.archs.table import ARCHS
-from subquad.experiments.list import arch_rows, layer_rows, list_table, paper, si
+from subquad.experiments.list import ACCURACY, arch_rows, layer_rows, list_table, paper, si
 from subquad.layers.table import CHANNEL_MIXERS, GROWING, MIXERS
+from test_oracles import LOADABLE
 
 README = Path(__file__).parent.parent / "README.md"
 BEGIN, END = "<!-- table: subquad list --markdown -->", "<!-- end table -->"
@@ -28,6 +32,27 @@ def test_a_row_holds_what_the_config_answers():
     assert {name for name in MIXERS if rows[name].grows} == GROWING - {"hyena"}, "its filters reach 2,048 tokens"
     assert not rows["griffin 2b"].grows, "its window is 2,048"
     assert rows["transformer 135m"].grows
+
+
+def test_the_record_of_errors_has_every_layer_and_every_oracle():
+    """Within what the tests allow: ``tests/accuracy.py`` writes what they find."""
+    record = json.loads(ACCURACY.read_text("utf-8"))["layers"]
+    assert list(record) == sorted({*MIXERS, *CHANNEL_MIXERS}), "run tests/accuracy.py with the names of what is missing"
+    for name, found in record.items():
+        assert found.keys() - {"transformers"} == ({"definition", "laws"} if name in MIXERS else {"definition"}), name
+        figures = [found["definition"], found.get("laws", 0.0), *found.get("transformers", {}).values()]
+        assert 0 <= max(figures) <= (tolerance(name) if name in MIXERS else TOLERANCE), name
+        oracles = {oracle for oracle in LOADABLE if name in layers_of_oracle(oracle)}
+        assert found.get("transformers", {}).keys() == oracles, f"run tests/accuracy.py {name}"
+
+
+def test_a_layer_shows_its_largest_errors():
+    rows = {row.name: row for row in layer_rows()}
+    found = json.loads(ACCURACY.read_text("utf-8"))["layers"]["mamba2"]
+    assert rows["mamba2"].errors == (found["definition"], found["laws"], max(found["transformers"].values()))
+    assert rows["gru"].errors.transformers is None
+    line = next(line for line in list_table(markdown=True).splitlines() if line.startswith("| `gru`"))
+    assert line.endswith(f"| {rows['gru'].errors.laws:.1e} | – |".replace("e-0", "e-"))
 
 
 @pytest.mark.parametrize(

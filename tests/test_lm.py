@@ -8,7 +8,15 @@ import numpy as np
 import pytest
 from flax import nnx
 from subquad.archs import LM, LMConfig
-from subquad.layers import AttentionConfig, GeluMLPConfig, GLAConfig, MinGRUConfig, SwiGLUConfig
+from subquad.layers import (
+    AttentionConfig,
+    GeluMLPConfig,
+    GLAConfig,
+    HGRN2Config,
+    MinGRUConfig,
+    SwiGLUConfig,
+    ZambaConfig,
+)
 
 # Two periods of two mixers and a tail of one: a recurrence, and a cache that grows.
 CONFIG = LMConfig(
@@ -88,22 +96,27 @@ def test_padding_holds_the_state(lm, side):
 
 @pytest.mark.parametrize("depth", [CONFIG.depth, 3])  # scanned, and in a loop
 def test_the_trunk_is_its_blocks_one_after_another(depth):
-    lm = make(dataclasses.replace(CONFIG, depth=depth), KEY)
+    """Its second mixer's layers share parameters."""
+    pattern = (CONFIG.pattern[0], HGRN2Config(head_dim=8))
+    lm = make(dataclasses.replace(CONFIG, depth=depth, pattern=pattern), KEY)
     x, weights = tokens((2, 6), seed=6), jax.random.normal(jax.random.key(1), (2, 6, CONFIG.vocab))
 
-    def unrolled(lm: LM):
+    graph, params, constants = nnx.split(lm, nnx.Param, ...)
+
+    def unrolled(params):
+        lm = nnx.merge(graph, params, constants)
         hidden = lm.embedding[...][x]
         for layer in range(depth):
             hidden = lm.block(layer)(hidden)
         logits = lm.logits(lm.norm(hidden))
         return jnp.sum(weights * logits), logits
 
-    def scanned(lm: LM):
-        logits = lm(x)
+    def scanned(params):
+        logits = nnx.merge(graph, params, constants)(x)
         return jnp.sum(weights * logits), logits
 
-    (_, found), gradient = jax.jit(jax.value_and_grad(scanned, has_aux=True))(lm)
-    (_, expected), oracle = jax.jit(jax.value_and_grad(unrolled, has_aux=True))(lm)
+    (_, found), gradient = jax.jit(jax.value_and_grad(scanned, has_aux=True))(params)
+    (_, expected), oracle = jax.jit(jax.value_and_grad(unrolled, has_aux=True))(params)
     close(found, expected, "unrolled")
     for (path, g), e in zip(jax.tree.leaves_with_path(gradient), jax.tree.leaves(oracle), strict=True):
         close(g, e, f"gradient of {jax.tree_util.keystr(path)}", rtol=1e-4)
@@ -116,6 +129,7 @@ CONFIGS = {
     "whole periods": dataclasses.replace(CONFIG, depth=4, tied=False),
     "less than a period": dataclasses.replace(CONFIG, depth=1, norm="layer"),
     "no channel mixer": dataclasses.replace(CONFIG, mlp=None),
+    "layers that share": dataclasses.replace(CONFIG, pattern=(HGRN2Config(head_dim=8), ZambaConfig(), MinGRUConfig())),
     "one mixer": dataclasses.replace(CONFIG, pattern=(GLAConfig(head_dim=8),), mlp=SwiGLUConfig()),
 }
 
@@ -124,7 +138,7 @@ CONFIGS = {
 def test_the_config_counts_what_is_built(name):
     config = CONFIGS[name]
     lm = nnx.eval_shape(lambda: build(config, KEY))
-    built = sum(leaf.size for leaf in jax.tree.leaves(lm))
+    built = sum(leaf.size for leaf in jax.tree.leaves(nnx.state(lm, nnx.Param)))
     assert config.param_count() == built
     heads = [lm.embedding] + ([] if config.tied else [lm.head.kernel])
     assert config.embedding_params() == sum(leaf.size for leaf in heads)

@@ -58,6 +58,8 @@ def main() -> None:
         run(python, "-m", "pip", "install", "--quiet", f"{wheel}[lab]", cwd=outside)
         usage = run(python.parent / "subquad", "--help", cwd=outside)
         assert "compare" in usage, usage
+        listed = run(python.parent / "subquad", "list", cwd=outside)
+        assert "gated_deltanet" in listed, listed
         print("wheel: core import, packages and command work outside the checkout")
 
 

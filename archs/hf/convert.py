@@ -21,7 +21,7 @@ Tensors = dict[str, np.ndarray]
 
 
 def identity(config: Mapping[str, Any], layer: Tensors) -> Tensors:
-    """A layer's tensors as they are."""
+    """Tensors as they are."""
     return layer
 
 
@@ -31,12 +31,14 @@ class Family:
 
     Args:
       config: their settings as ours.
-      parts: by the type of a mixer's or channel mixer's config: the module that holds its tensors, and its names there.
+      parts: by the type of a mixer's or channel mixer's config: the module that holds its tensors, or nothing where
+        that is the layer, and its names there.
       norms: the norms of a block, ``norm.scale`` and ``mlp_norm.scale``.
       outer: what lies outside the blocks.
       layers: where the blocks are, up to their number.
       centred: those of our parameters of which theirs is 1 less.
-      arrange: renames or reorders one layer's tensors first, where the table alone cannot say it.
+      prepare: renames or reorders tensors, where the table alone cannot say it, before they are told apart by layer.
+      arrange: the same for one layer's tensors.
       ignored: beginnings of tensors that are no part of the language model.
       mixers_only: why the blocks are not ours, where only the mixers are; ``loaded`` serves tests of these.
     """
@@ -58,6 +60,7 @@ class Family:
     )
     layers: str = "model.layers"
     centred: frozenset[str] = frozenset()
+    prepare: Callable[[Mapping[str, Any], Tensors], Tensors] = identity
     arrange: Callable[[Mapping[str, Any], Tensors], Tensors] = identity
     ignored: tuple[str, ...] = ()
     mixers_only: str = ""
@@ -69,7 +72,7 @@ class Family:
             if part is not None:
                 module, names = self.parts[type(part)]
                 for ours, theirs in names.items():
-                    found[f"{prefix}.{ours}"] = " ".join(f"{module}.{name}" for name in theirs.split())
+                    found[f"{prefix}.{ours}"] = " ".join(f"{module}.{name}".strip(".") for name in theirs.split())
         return found
 
 
@@ -82,6 +85,7 @@ def loaded(family: Family, settings: LMConfig, config: Mapping[str, Any], tensor
     build = lambda: LM(settings, dtype=dtype, rngs=nnx.Rngs(0))  # noqa: E731
     graph, params, rest = nnx.split(nnx.eval_shape(build), nnx.Param, ...)
     tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith(family.ignored)}
+    tensors = family.prepare(config, tensors)
     width, depth = len(settings.pattern), settings.depth
     scanned = depth // width * width
     prefixes = [f"{family.layers}.{i}." for i in range(depth)]

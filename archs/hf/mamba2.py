@@ -24,7 +24,7 @@ MAMBA2 = {
 def mamba2(config: Config) -> LMConfig:
     """Blocks of Mamba-2 alone."""
     expect(config, use_bias=False, use_conv_bias=True, hidden_act="silu")
-    _no_limit(config)
+    no_limit(config)
     mixer = Mamba2Config(
         heads=config["num_heads"],
         head_dim=config["head_dim"],
@@ -40,7 +40,7 @@ def mamba2(config: Config) -> LMConfig:
 def bamba(config: Config) -> LMConfig:
     """Mamba-2 and, at some layers, attention of which half of each head turns."""
     expect(config, attention_bias=False, mamba_conv_bias=True, mamba_proj_bias=False, mamba_n_groups=1)
-    _no_limit(config)
+    no_limit(config)
     recurrent = Mamba2Config(
         heads=config["mamba_n_heads"],
         head_dim=config["hidden_size"] * config["mamba_expand"] // config["mamba_n_heads"],
@@ -53,7 +53,7 @@ def bamba(config: Config) -> LMConfig:
     return model(config, mixers, swiglu(config))
 
 
-def _no_limit(config: Config) -> None:
+def no_limit(config: Config) -> None:
     """Refuses bounds on Mamba-2's steps; JSON writes infinity in several ways."""
     low, high = config.get("time_step_limit") or (0.0, np.inf)
     high = high.get("__float__", high) if isinstance(high, Mapping) else high

@@ -1,6 +1,7 @@
 """The families of checkpoints that load, by the ``model_type`` of their ``config.json``."""
 
 from .convert import Family
+from .falcon_h1 import FALCON_H1
 from .griffin import RECURRENT_GEMMA
 from .kimi_linear import KIMI_LINEAR
 from .llama import LLAMA, QWEN2, QWEN3, SMOLLM3
@@ -9,9 +10,11 @@ from .mamba2 import BAMBA, MAMBA2_ALONE
 from .minimax import MINIMAX
 from .qwen3_next import QWEN3_5, QWEN3_NEXT
 from .xlstm import XLSTM
+from .zamba import ZAMBA
 
 FAMILIES: dict[str, Family] = {
     "bamba": BAMBA,
+    "falcon_h1": FALCON_H1,
     "falcon_mamba": FALCON_MAMBA,
     "jamba": JAMBA,
     "kimi_linear": KIMI_LINEAR,
@@ -27,4 +30,5 @@ FAMILIES: dict[str, Family] = {
     "recurrent_gemma": RECURRENT_GEMMA,
     "smollm3": SMOLLM3,
     "xlstm": XLSTM,
+    "zamba": ZAMBA,
 }

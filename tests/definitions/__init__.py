@@ -3,8 +3,9 @@
 ``definition(config, params, x)`` takes parameters as float64 arrays under their attribute names and one sequence
 ``[T, D]``. Two optional names say how else the mixer is tried: ``SWITCHED``, settings of the variant in which all is
 switched the other way round (every boolean and the short filter are switched already), and ``VARIANTS``, settings of
-further variants by name. ``TOLERANCE``, if any, is how far results may lie apart that sum in different orders;
-``CHOOSES`` says that a mixer chooses by comparing what rounding may change.
+further variants by name. ``TOLERANCE``, if any, is how far results may lie apart that sum in different orders,
+``NOISE`` how far parameters are moved off their initial values; ``CHOOSES`` says that a mixer chooses by comparing what
+rounding may change.
 """
 
 import importlib

@@ -1,6 +1,6 @@
 import numpy as np
 
-from .common import DIM, convolved, heads, merged, rms, sigmoid
+from .common import convolved, heads, merged, rms, sigmoid
 
 SWITCHED = {"kv_heads": 1}
 VARIANTS = {
@@ -41,7 +41,7 @@ def softmax_sum(q, k, v, tokens):
 
 def projected(c, p, x):
     """q, k and v by head, rotated."""
-    H, Hk, _ = c.sizes(DIM)
+    H, Hk, _ = c.sizes(x.shape[1])
     qkv = x @ p.qkv.kernel + (p.qkv.bias if c.qkv_bias else 0)
     qkv = convolved(qkv, p.conv if c.short_conv else None, c.short_conv)
     q, k, v = np.split(heads(qkv, H + 2 * Hk), [H, H + Hk])

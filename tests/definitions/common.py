@@ -1,5 +1,7 @@
 """What the definitions share: NumPy in float64, one sequence ``[T, D]`` at a time."""
 
+import math
+
 import numpy as np
 
 DIM = 48
@@ -24,6 +26,10 @@ def gelu(x):
     return 0.5 * x * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3)))
 
 
+def exact_gelu(x):
+    return x * (1 + np.vectorize(math.erf)(x / np.sqrt(2))) / 2
+
+
 def rms(x, scale, eps=1e-5):
     return x / np.sqrt(np.mean(x**2, -1, keepdims=True) + eps) * scale
 
@@ -35,6 +41,12 @@ def layer_normed(x, norm, eps=1e-5):
 
 def unit(x):
     return x / np.sqrt(np.sum(x**2, -1, keepdims=True) + 1e-6)
+
+
+def floors(weights):
+    """The floors of all layers' forget gates, from the weights [layers, channels] that all learn together."""
+    share = np.exp(weights) / np.exp(weights).sum(0)
+    return np.cumsum(share, 0) - share[0]
 
 
 def convolved(x, conv, width):

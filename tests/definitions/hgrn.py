@@ -1,11 +1,11 @@
 import numpy as np
 
-from .common import DEPTH, DIM, LAYER, convolved, sigmoid, silu
+from .common import DIM, LAYER, convolved, floors, sigmoid, silu
 
 
 def definition(c, p, x):
     x = convolved(x, getattr(p, "conv", None), c.short_conv)
-    bound = LAYER / DEPTH if c.lower_bounds else 0
+    bound = floors(p.shared.weights)[LAYER] if c.lower_bounds else 0
     lam = bound + (1 - bound) * sigmoid(x @ p.forget.kernel + p.forget.bias)
     real, imaginary = np.split(silu(x @ p.candidate.kernel + p.candidate.bias), 2, axis=1)
     h, y = np.zeros(c.width(DIM), complex), []

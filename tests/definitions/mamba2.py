@@ -27,4 +27,5 @@ def definition(c, p, x):
                     weight = w[t, h, min((t ^ j).bit_length(), c.levels - 1)] * decay
                     y[h, t] += weight * (C[g, t] @ B[g, j]) * dt[j, h] * u[h, j]
     y = (merged(y) * silu(z)).reshape(len(x), c.groups, -1)
-    return rms(y, p.norm.scale.reshape(c.groups, -1), c.norm_eps).reshape(len(x), -1) @ p.out.kernel
+    y = rms(y, p.norm.scale.reshape(c.groups, -1), c.norm_eps) if c.out_norm else y
+    return y.reshape(len(x), -1) @ p.out.kernel
