@@ -211,18 +211,26 @@ class Report:
 
 @dataclass(frozen=True)
 class Profile:
-    """Measure what architectures cost: `decode`, the time of a token after short and long contexts."""
+    """Measure costs: `decode`, the time of a token after short and long contexts; `tpu`, cycles of the TPU kernels."""
 
-    what: Positional[Literal["decode"]]
+    what: Positional[Literal["decode", "tpu"]]
     archs: Word = None
-    """By comma, as `subquad compare` takes them; by default all whose state stops growing, at their tiny size."""
+    """decode: by comma, as `subquad compare` takes them; by default all whose state stops growing, at size tiny."""
     contexts: Wholes = ()
-    """Tokens read before decoding; by default 1024 and 65536."""
+    """decode: tokens read before decoding; by default 1024 and 65536."""
+    ops: Word = None
+    """tpu: by comma, such as `gla scalar`; by default all that have a TPU kernel. No TPU is needed, but libtpu is."""
+    generations: Word = None
+    """tpu: by comma, of v5e, v5p and v6e; by default v6e."""
 
     def __call__(self) -> int:
         """Runs the command."""
-        from .profile import decode
+        from .profile import decode, tpu
 
+        if self.what == "tpu":
+            split = lambda names: names.split(",") if names else ()  # noqa: E731
+            tpu.show(split(self.ops), split(self.generations))
+            return 0
         decode.show(self.archs.split(",") if self.archs else (), self.contexts)
         return 0
 

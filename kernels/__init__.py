@@ -43,6 +43,7 @@ from .mlstm import mlstm
 from .selective_scan import selective_scan
 from .short_conv import short_conv
 from .slstm import slstm
+from .tpu import simulate_tpu
 from .ttt_linear import ttt_linear
 
 __all__ = [
@@ -58,6 +59,7 @@ __all__ = [
     "mlstm",
     "selective_scan",
     "short_conv",
+    "simulate_tpu",
     "slstm",
     "ttt_linear",
 ]

@@ -10,8 +10,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from types import ModuleType
+from typing import Any
 
 import jax
+
+from . import tpu
 
 IMPLEMENTATIONS: dict[str, tuple[str, ...]] = {
     "delta_rule": ("xla", "reference"),
@@ -37,6 +40,9 @@ PLATFORMS: dict[str, tuple[str, ...]] = {
 }
 """What auto may take on a platform. ``reference`` is the definition: it runs only when it is named."""
 
+PORTABLE = ("xla", "reference")
+"""What runs on any machine."""
+
 
 _taken: ContextVar[dict[str, str] | None] = ContextVar("taken", default=None)
 
@@ -57,9 +63,19 @@ def load(op: str, impl: str) -> ModuleType:
     return importlib.import_module(f".{op}.{impl}", __package__)
 
 
+def prepare(op: str, *args, **kwargs) -> dict[str, Any]:
+    """The arguments of ``op``, checked and completed."""
+    return importlib.import_module(f".{op}", __package__).prepare(*args, **kwargs)
+
+
+def platform() -> str:
+    """What is traced for: this machine's kind of device, or ``tpu`` where one is simulated or compiled for."""
+    return "tpu" if tpu.kind() else jax.default_backend()
+
+
 def candidates(op: str) -> list[str]:
     """The implementations that auto considers on this platform, best first."""
-    allowed = PLATFORMS.get(jax.default_backend(), ("xla",))
+    allowed = PLATFORMS.get(platform(), ("xla",))
     return [name for name in allowed if name in IMPLEMENTATIONS[op]]
 
 
@@ -104,11 +120,11 @@ def explain(op: str, *args, **kwargs) -> str:
     """
     if op not in IMPLEMENTATIONS:
         raise ValueError(f"there is no op {op!r}; choose from {', '.join(IMPLEMENTATIONS)}")
-    prepared = importlib.import_module(f".{op}", __package__).prepare(*args, **kwargs)
+    prepared = prepare(op, *args, **kwargs)
     considered, taken, lines = candidates(op), None, []
     for name in dict.fromkeys([*considered, *IMPLEMENTATIONS[op]]):
         if name not in considered:
-            lines.append(f"{name}: only by name on {jax.default_backend()}")
+            lines.append(f"{name}: only by name on {platform()}")
         elif reason := load(op, name).unsupported(**prepared):
             lines.append(f"{name}: {reason}")
         else:
