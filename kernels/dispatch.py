@@ -17,7 +17,7 @@ import jax
 from . import tpu
 
 IMPLEMENTATIONS: dict[str, tuple[str, ...]] = {
-    "delta_rule": ("xla", "reference"),
+    "delta_rule": ("pallas_tpu", "xla", "reference"),
     "diagonal_ssm": ("xla", "reference"),
     "dplr": ("xla", "reference"),
     "gla": ("xla", "reference"),

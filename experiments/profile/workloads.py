@@ -53,6 +53,7 @@ OPS: dict[str, Workload] = {
     "gla": Workload(kernels.gla, QKV),
     "gla scalar": Workload(kernels.gla, QKV | {"g": ("H", "gate")}),
     "gla vector": Workload(kernels.gla, QKV | {"g": ("HK", "gate")}),
+    "delta scalar": Workload(kernels.delta_rule, QKV | {"beta": ("H", "sigmoid"), "g": ("H", "gate")}),
 }
 """What ``subquad profile tpu`` knows; a new one is a line."""
 
