@@ -8,30 +8,31 @@ from jax.experimental import pallas as pl
 
 
 class Plan(NamedTuple):
-    """Everything static about a call: sizes, heads in a grid step, chunk length, and the variant."""
+    """Everything static about a call: sizes, and how they are cut."""
 
     B: int
     N: int
+    """Chunks ..."""
     C: int
+    """... of so many tokens."""
     H: int
-    Hk: int
     K: int
     V: int
     hb: int
+    """Value heads in a grid step."""
     scale: float
-
-    @property
-    def kb(self) -> int:
-        """Key heads in a grid step."""
-        return self.hb * self.Hk // self.H
 
     @property
     def grid(self) -> tuple[int, int, int]:
         """Batch, groups of heads, chunks."""
         return self.B, self.H // self.hb, self.N
 
+    def width(self, x) -> int:
+        """Lanes of ``[B, T, n, K]`` in a grid step, where n may be fewer than H."""
+        return self.hb * x.shape[2] // self.H * x.shape[3]
 
-def columns_of(plan: Plan, *xs) -> jax.Array:
+
+def columns_of(plan: Plan, xs: list) -> jax.Array:
     """Small arrays ``[B, T, H]`` as ``[B, H / hb, T, n hb]``: n columns for each head of a grid step."""
     x = jnp.stack([x.reshape(*x.shape[:2], -1, plan.hb) for x in xs], 3)
     return jnp.moveaxis(x.reshape(*x.shape[:3], -1), 2, 1)
@@ -61,10 +62,19 @@ class Blocks:
         ]
 
 
-def heads(ref, count: int, of: int) -> list:
-    """The heads side by side in ``[C, of * width]``, as ``count`` heads."""
-    width = ref.shape[-1] // of
-    return [ref[:, j * width : (j + 1) * width] for j in (h * of // count for h in range(count))]
+def heads(ref, count: int, width: int) -> list:
+    """What is side by side in ``[C, n * width]``, as ``count`` heads, of which several may read the same."""
+    n = ref.shape[-1] // width
+    return [ref[:, j * width : (j + 1) * width] for j in (h * n // count for h in range(count))]
+
+
+def write_heads(ref, xs: list) -> None:
+    """Writes heads side by side, each the sum of those that read the same."""
+    width = xs[0].shape[-1]
+    n = ref.shape[-1] // width
+    for j in range(n):
+        group = xs[j * len(xs) // n : (j + 1) * len(xs) // n]
+        ref[:, j * width : (j + 1) * width] = sum(group[1:], group[0]).astype(ref.dtype)
 
 
 def flat(x):

@@ -35,7 +35,7 @@ class ScalarDecays:
     in one segment. The decays from the state that enters the chunk to i (``enter``), and from j to the state that
     leaves it (``leave``), are ``[C, 1]``; ``through``, from state to state, is ``[1, 1]``.
 
-    Left factors x may be several below each other: queries, and what erases, ``[2 C, K]``.
+    Where a method takes x, left factors may be several below each other: queries, and what erases, ``[2 C, K]``.
     """
 
     def __init__(self, sums: Heads, causal: jax.Array, enter: Heads, leave: Heads, through: Heads):
@@ -45,15 +45,23 @@ class ScalarDecays:
     def _rows(self, weight, x, dtype=jnp.float32):
         return blockwise(lambda b: (b * weight).astype(dtype), x, self.within[0].shape[0])
 
-    def scores(self, x: Heads, k: Heads) -> Heads:
-        """``x_i . k_j`` decayed, for j <= i."""
-        return each(lambda x, k, within: self._rows(within, dot(x, k, (1, 1))), x, k, self.within)
+    def scores(self, q: Heads, a: Heads, k: Heads) -> tuple[Heads, Heads]:
+        """``q_i . k_j`` decayed for j <= i, and ``a_i . k_j``."""
+        C = q[0].shape[0]
+        both = each(lambda q, a, k: dot(jnp.concatenate([q, a]), k, (1, 1)), q, a, k)
+        return each(lambda s, w: s[:C] * w, both, self.within), each(lambda s, w: s[C:] * w, both, self.within)
 
-    def scores_vjp(self, ds: Heads, x: Heads, k: Heads) -> tuple[Heads, Heads]:
-        """The cotangents of x and k for that of the scores."""
-        low = x[0].dtype
-        ds = each(lambda ds, within: self._rows(within, ds, low), ds, self.within)
-        return each(dot, ds, k), each(lambda ds, x: dot(ds, x, (0, 0)), ds, x)
+    def query_scores(self, q: Heads, k: Heads) -> Heads:
+        """The first of the scores alone."""
+        return each(lambda q, k, within: dot(q, k, (1, 1)) * within, q, k, self.within)
+
+    def scores_vjp(self, dq: Heads, da: Heads, q: Heads, a: Heads, k: Heads) -> tuple[Heads, Heads, Heads]:
+        """The cotangents of q, a and k for those of the scores, which are zero but for j < i."""
+        low, C = q[0].dtype, q[0].shape[0]
+        ds = each(lambda q, a, w: jnp.concatenate([(q * w).astype(low), (a * w).astype(low)]), dq, da, self.within)
+        dx = each(dot, ds, k)
+        dk = each(lambda ds, q, a: dot(ds, jnp.concatenate([q, a]), (0, 0)), ds, q, a)
+        return each(lambda x: x[:C], dx), each(lambda x: x[C:], dx), dk
 
     def read(self, x: Heads, S: Heads) -> Heads:
         """What x reads from the state that enters."""
@@ -81,20 +89,22 @@ class ScalarDecays:
         """What is left of the state that enters in the one that leaves; of cotangents the other way round."""
         return each(lambda S, through: S * through, S, self.through)
 
-    def gate(self, moved: Heads, written: Heads, kept: Heads) -> jax.Array:
-        """The cotangents of the gates, ``[C, heads]``: a gate counts in the sums that begin before it and end after.
+    def gate(self, moved: Heads, written: Heads, kept: Heads, low) -> list[jax.Array]:
+        """The cotangents of the gates, ``[C, 1]``: a gate counts in the sums that begin before it and end after.
 
         Args:
           moved: left factors times their cotangents, less keys times theirs, from the scores for j < i and from what
             was read. Of sums within the chunk that do not reach over a gate, the two ends cancel.
           written: keys times their cotangents, from what is written.
           kept: the state times its cotangent, from what is kept.
+          low: what products are taken in.
         """
         row, col = iotas(moved[0].shape[0])
         rows = lambda xs: side_by_side(each(lambda x: jnp.sum(x, 1, keepdims=True), xs))  # noqa: E731
         total = side_by_side(each(lambda x: jnp.sum(jnp.sum(x, 0, keepdims=True), 1, keepdims=True), kept))
         upto, before = (row <= col).astype(jnp.float32), (row > col).astype(jnp.float32)
-        return dot(upto, rows(moved)) + dot(before, rows(written)) + total
+        gates = dot(upto, rows(moved)) + dot(before, rows(written)) + total
+        return [gates[:, h : h + 1] for h in range(len(moved))]
 
 
 def side_by_side(xs: Heads) -> jax.Array:

@@ -14,9 +14,10 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from .decay_tpu import Heads, ScalarDecays, blockwise, each, iotas
+from .decay_tpu import Heads, ScalarDecays, each, iotas
 from .mosaic import dot
 from .triangular_tpu import inverse
+from .vector_decay_tpu import VectorDecays
 
 
 class Forward(NamedTuple):
@@ -35,7 +36,7 @@ class Backward(NamedTuple):
     k: Heads
     r: Heads
     S: Heads
-    gate: jax.Array
+    gate: list[jax.Array]
 
 
 def _upper(x):
@@ -46,23 +47,33 @@ def _lower(x):
     return x[x.shape[0] // 2 :]
 
 
-def forward(decay: ScalarDecays, S: Heads, q: Heads, a: Heads, k: Heads, r: Heads, scale: float) -> Forward:
+def forward(
+    decay: ScalarDecays | VectorDecays, S: Heads, q: Heads, a: Heads, k: Heads, r: Heads, scale: float
+) -> Forward:
     """The state that leaves and the outputs. S and r are float32; q, a and k are what products are taken in."""
     low, C = q[0].dtype, q[0].shape[0]
     row, col = iotas(C)
+    P, A = decay.scores(q, a, k)
+    X = each(lambda X: X.astype(low), inverse(each(lambda A: jnp.where(row > col, A, 0.0), A), low))
     x = each(lambda q, a: jnp.concatenate([q, a]), q, a)
-    scores = decay.scores(x, k)
-    A = each(lambda s: jnp.where(row > col, _lower(s), 0.0), scores)
-    X = each(lambda X: X.astype(low), inverse(A, low))
     read = decay.read(x, each(lambda S: S.astype(low), S))
     u = each(lambda X, r, read: dot(X, (r - _lower(read)).astype(low)), X, r, read)
-    y = each(lambda s, u, read: scale * (dot(_upper(s).astype(low), u.astype(low)) + _upper(read)), scores, u, read)
+    y = each(lambda P, u, read: scale * (dot(P.astype(low), u.astype(low)) + _upper(read)), P, u, read)
     S = each(jnp.add, decay.keep(S), decay.write(k, u))
     return Forward(y, S, X)
 
 
 def backward(
-    decay: ScalarDecays, S: Heads, X: Heads, q: Heads, a: Heads, k: Heads, r: Heads, scale: float, dy: Heads, dS: Heads
+    decay: ScalarDecays | VectorDecays,
+    S: Heads,
+    X: Heads,
+    q: Heads,
+    a: Heads,
+    k: Heads,
+    r: Heads,
+    scale: float,
+    dy: Heads,
+    dS: Heads,
 ) -> Backward:
     """The cotangents for those of the outputs and of the state that leaves, dS. Both states are float32."""
     low, C = q[0].dtype, q[0].shape[0]
@@ -71,7 +82,7 @@ def backward(
     x = each(lambda q, a: jnp.concatenate([q, a]), q, a)
     dS_low = lowered(dS)
     dy = each(lambda dy: (scale * dy.astype(jnp.float32)).astype(low), dy)
-    P = lowered(decay.scores(q, k))
+    P = lowered(decay.query_scores(q, k))
     read = decay.read(a, lowered(S))
     u = lowered(each(lambda X, r, read: dot(X, (r - read).astype(low)), X, r, read))
 
@@ -79,18 +90,21 @@ def backward(
     dr = each(lambda X, du: dot(X, du, (0, 0)), X, du)
     do = each(lambda dy, dr: jnp.concatenate([dy, (-dr).astype(low)]), dy, dr)
     ds = each(lambda do, u: dot(do, u, (1, 1)), do, u)
-    dx, dk = decay.scores_vjp(each(lambda ds: blockwise(lambda s: jnp.where(row > col, s, 0.0), ds, C), ds), x, k)
-    dx_read, dS_read = decay.read_vjp(do, x, lowered(S))
-    dx = each(jnp.add, dx, dx_read)
+    strict = lambda x: jnp.where(row > col, x, 0.0)  # noqa: E731
+    dq, da, dk = decay.scores_vjp(each(lambda s: strict(_upper(s)), ds), each(lambda s: strict(_lower(s)), ds), q, a, k)
+    dx, dS_read = decay.read_vjp(do, x, lowered(S))
+    dq = each(lambda dq, dx: dq + _upper(dx), dq, dx)
+    da = each(lambda da, dx: da + _lower(dx), da, dx)
     written = decay.write_vjp_k(dS_low, u)
     kept = decay.keep(dS)
     gate = decay.gate(
-        each(lambda x, dx, k, dk: _upper(x * dx) + _lower(x * dx) - k * dk, x, dx, k, dk),
+        each(lambda q, dq, a, da, k, dk: q * dq + a * da - k * dk, q, dq, a, da, k, dk),
         each(jnp.multiply, k, written),
         each(jnp.multiply, S, kept),
+        low,
     )
     own = each(lambda dy, u: jnp.sum(dy.astype(jnp.float32) * u, 1, keepdims=True), dy, u)
-    dq = each(lambda dx, own, k: _upper(dx) + own * k, dx, own, k)
+    dq = each(lambda dq, own, k: dq + own * k, dq, own, k)
     dk = each(lambda dk, written, own, q: dk + written + own * q, dk, written, own, q)
     dS = each(jnp.add, kept, dS_read)
-    return Backward(dq, each(_lower, dx), dk, dr, dS, gate)
+    return Backward(dq, da, dk, dr, dS, gate)

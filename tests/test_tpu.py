@@ -45,7 +45,7 @@ def test_most_cases_are_supported(op):
             for case in CASES[op]
             if (reason := module.unsupported(**dispatch.prepare(op, **fresh(op, case)[0], **case.static)))
         }
-    assert len(refused) < len(CASES[op]) * 2 / 3, refused
+    assert len(refused) < len(CASES[op]) / 2, refused
 
 
 @pytest.mark.parametrize("op", [name for name, one in OPS.items() if one.call.__name__ in OPS_WITH_KERNELS])
