@@ -20,7 +20,7 @@ IMPLEMENTATIONS: dict[str, tuple[str, ...]] = {
     "delta_rule": ("xla", "reference"),
     "diagonal_ssm": ("xla", "reference"),
     "dplr": ("xla", "reference"),
-    "gla": ("xla", "reference"),
+    "gla": ("pallas_tpu", "xla", "reference"),
     "linear_scan": ("xla", "reference"),
     "log_linear": ("xla", "reference"),
     "long_conv": ("xla", "reference"),

@@ -128,7 +128,7 @@ def examine(fn: Callable, shapes: Any, generation: str, dump: Path) -> Compiled:
     grids = dict(pallas_grids(traced.jaxpr.jaxpr))
     kernels = []
     for call in re.findall(r"%(\S+) = .*custom_call_target=\"tpu_custom_call\"", text):
-        name = re.sub(r"[.\d]+$", "", call)
+        name = max((name for name in grids if name in call), key=len)
         bundles, uses, slots = schedule(dump, call)
         kernels.append(Kernel(name, bundles, math.prod(grids[name]), uses, slots))
     empty(dump)

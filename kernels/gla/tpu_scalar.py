@@ -1,0 +1,304 @@
+"""TPU kernels of gla with one gate per token and head: a chunk of several heads a grid step.
+
+Arrays are ``[B, T, heads * width]``, gates ``[B, blocks, heads of a block, T]``. The state stays in the block of the
+last state (in the backward pass: of the first state's gradient) over all chunks. With D the decays inside a chunk:
+
+    y = (q k^T * D) v + enter (q S)        S' = through S + (leave k)^T v
+"""
+
+import functools
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.experimental import pallas as pl
+
+from ..mosaic import LANES, Sums, call, dot, exact_sums, running_sums, triangle
+
+
+class Plan(NamedTuple):
+    """How the arrays are cut. Hashable: the kernels are compiled for it."""
+
+    C: int
+    """Tokens of a chunk, a multiple of 128."""
+    heads: int
+    """Value heads of a block."""
+    keys: int
+    """Key heads of a block."""
+    K: int
+    V: int
+    scale: float
+
+    def key(self, head: int) -> slice:
+        """Where a value head's key head is in a block."""
+        n = head * self.keys // self.heads
+        return slice(n * self.K, (n + 1) * self.K)
+
+    def value(self, head: int) -> slice:
+        """Where a value head is in a block."""
+        return slice(head * self.V, (head + 1) * self.V)
+
+    def groups(self) -> list[range]:
+        """The value heads of each key head of a block."""
+        each = self.heads // self.keys
+        return [range(n * each, (n + 1) * each) for n in range(self.keys)]
+
+    def tiles(self) -> list[slice]:
+        """A chunk in tiles of as many tokens as a register has lanes."""
+        return [slice(n, n + LANES) for n in range(0, self.C, LANES)]
+
+
+class Segments(NamedTuple):
+    """Which tokens of a chunk belong together, in both directions."""
+
+    row: jax.Array
+    """``[1, C]``."""
+    column: jax.Array
+    """``[C, LANES]``."""
+    before: jax.Array
+    """``[1, 1]``: of the entering state."""
+
+    @property
+    def last(self) -> jax.Array:
+        """``[1, 1]``: of the leaving state."""
+        return self.row[:, -1:]
+
+
+def read_segments(ids) -> Segments | None:
+    """The refs of ``[B, 1, T]`` segment numbers and of those of the token before, if there are any."""
+    if not ids:
+        return None
+    number, before = (ref[0] for ref in ids)
+    return Segments(number, lanes(jnp.broadcast_to(number, (8, number.shape[1])).T[:, :1]), before[:, :1])
+
+
+def lanes(column: jax.Array) -> jax.Array:
+    """``[C, 1]`` in every lane of ``[C, LANES]``: once, rather than wherever it is used."""
+    return jnp.broadcast_to(column, (column.shape[0], LANES))
+
+
+def widen(x: jax.Array, width: int) -> jax.Array:
+    """``[C, LANES]`` with equal lanes as ``[C, width]``."""
+    return jnp.concatenate([x] * (width // LANES), 1)
+
+
+def where(mask: jax.Array | None, x: jax.Array) -> jax.Array:
+    """``x``, or 0 where there is a mask and it does not hold."""
+    return x if mask is None else jnp.where(mask, x, 0)
+
+
+class Decays(NamedTuple):
+    """The decays of one head in a chunk."""
+
+    rows: Sums
+    """``[1, C]``."""
+    columns: Sums
+    """``[C, LANES]``."""
+    segments: Segments | None
+
+    def within(self, i: slice, j: slice, *, transposed: bool = False, offset: float = 0.0) -> jax.Array:
+        """From the tokens of tile j to those of tile i, times ``2 ** offset``; rows are i's, or j's if transposed."""
+        if transposed:
+            rows = Sums(self.rows.coarse[:, i], self.rows.fine[:, i] + offset)
+            exponent, row, column = rows - self.columns[j], i, j
+        else:
+            exponent, row, column = self.columns[i] - self.rows[:, j], j, i
+        holds = None
+        if i == j:
+            holds = lambda r, c: r <= c if transposed else r >= c  # noqa: E731
+            holds = holds(*(jax.lax.broadcasted_iota(jnp.int32, exponent.shape, axis) for axis in (0, 1)))
+        if self.segments is not None:
+            pair = self.segments.column[column] == self.segments.row[:, row]
+            holds = pair if holds is None else holds & pair
+        return jnp.exp2(exponent if holds is None else jnp.where(holds, exponent, -jnp.inf))
+
+    def enter(self) -> jax.Array:
+        """From the entering state to each token, ``[C, LANES]``."""
+        cut = self.segments
+        return where(cut and cut.column == cut.before, jnp.exp2(self.columns.whole))
+
+    def leave(self) -> jax.Array:
+        """From each token to the leaving state, ``[C, LANES]``."""
+        cut = self.segments
+        return where(cut and cut.column == cut.last, jnp.exp2(self.rows[:, -1:] - self.columns))
+
+    def through(self) -> jax.Array:
+        """From the entering to the leaving state, ``[1, 1]``."""
+        cut = self.segments
+        return where(cut and cut.before == cut.last, jnp.exp2(self.rows.whole[:, -1:]))
+
+
+def read_decays(g: jax.Array, segments: Segments | None) -> Callable[[int], Decays]:
+    """The decays of each head of ``[heads, C]`` gates."""
+    rows = running_sums(g)
+    columns = rows.columns()
+
+    def of(h: int) -> Decays:
+        one = slice(h, h + 1)
+        return Decays(rows[one], Sums(lanes(columns.coarse[:, one]), lanes(columns.fine[:, one])), segments)
+
+    return of
+
+
+def forward_kernel(plan: Plan, keep: bool, packed: bool, *refs) -> None:
+    """One chunk of a block of heads."""
+    q, k, v, g, first, *refs = refs
+    ids, (y, last, *kept) = (refs[:2], refs[2:]) if packed else ((), refs)
+    low, tiles = q.dtype, plan.tiles()
+
+    @pl.when(pl.program_id(2) == 0)
+    def _():
+        last[...] = first[...]
+
+    decays = read_decays(g[0, 0], read_segments(ids))
+    for n, group in enumerate(plan.groups()):
+        key = slice(n * plan.K, (n + 1) * plan.K)
+        products = [dot(q[0, i, key], k[0, : i.stop, key], (1, 1)) for i in tiles]
+        for h in group:
+            decay, value, state = decays(h), plan.value(h), last[0, h]
+            if keep:
+                kept[0][0, h, 0] = state.astype(low)
+            enter = decay.enter()
+            for i, product in zip(tiles, products, strict=True):
+                within = [decay.within(i, j) for j in tiles if j.start <= i.start]
+                weights = (product * jnp.concatenate(within, 1)).astype(low)
+                read = dot(q[0, i, key], state.astype(low))
+                out = dot(weights, v[0, : i.stop, value]) + widen(enter[i], plan.V) * read
+                y[0, i, value] = (out * plan.scale).astype(y.dtype)
+            written = (k[0, :, key] * widen(decay.leave(), plan.K)).astype(low)
+            last[0, h] = decay.through() * state + dot(written, v[0, :, value], (0, 0))
+
+
+def backward_kernel(plan: Plan, packed: bool, *refs) -> None:
+    """One chunk of a block of heads, the last chunk first; products are transposed: rows are the earlier tokens."""
+    q, k, v, g, dy, kept, dlast, *refs = refs
+    ids, (dq, dk, dv, dg, dstate) = (refs[:2], refs[2:]) if packed else ((), refs)
+    low, tiles, log_scale = q.dtype, plan.tiles(), math.log2(plan.scale)
+    C, K, V = plan.C, plan.K, plan.V
+
+    @pl.when(pl.program_id(2) == 0)
+    def _():
+        dstate[...] = dlast[...]
+
+    decays = read_decays(g[0, 0], read_segments(ids))
+    rows, columns, leaving, passing = [], [], [], []
+    for n, group in enumerate(plan.groups()):
+        key = slice(n * K, (n + 1) * K)
+        products = [dot(k[0, j, key], q[0, j.start :, key], (1, 1)) for j in tiles]
+        dq_all, dk_all = [jnp.zeros((C, K), jnp.float32)] * 2
+        for h in group:
+            decay, value = decays(h), plan.value(h)
+            state, ds = kept[0, h, 0], dstate[0, h]
+            enter, leave = decay.enter() * plan.scale, decay.leave()
+            through = decay.through()
+            dq_read = widen(enter, K) * dot(dy[0, :, value], state, (1, 1))
+            dk_write = widen(leave, K) * dot(v[0, :, value], ds.astype(low), (1, 1))
+            dv_write = widen(leave, V) * dot(k[0, :, key], ds.astype(low))
+            along_i, along_j, dk_within, scores = [jnp.zeros((1, C), jnp.float32)], [], [], []
+            for j, product in zip(tiles, products, strict=True):
+                later = [i for i in tiles if i.start >= j.start]
+                within = jnp.concatenate([decay.within(i, j, transposed=True, offset=log_scale) for i in later], 1)
+                dproduct = dot(v[0, j, value], dy[0, j.start :, value], (1, 1)) * within
+                weights = (product * within).astype(low)
+                dv[0, j, value] = (dot(weights, dy[0, j.start :, value]) + dv_write[j]).astype(dv.dtype)
+                both = product * dproduct
+                own = jax.lax.broadcasted_iota(jnp.int32, (LANES, LANES), 0)
+                own = own == jax.lax.broadcasted_iota(jnp.int32, (LANES, LANES), 1)
+                pieces = [both[:, m : m + LANES] for m in range(0, both.shape[1], LANES)]
+                pieces[0] = jnp.where(own, 0, pieces[0])  # a token's own product does not depend on gates
+                before = [jnp.zeros((1, j.start), jnp.float32)] if j.start else []
+                along_i.append(jnp.concatenate([*before, *[jnp.sum(x, 0, keepdims=True) for x in pieces]], 1))
+                along_j.append(sum(pieces))
+                dproduct = dproduct.astype(low)
+                dk_within.append(dot(dproduct, q[0, j.start :, key]))
+                scores.append(dproduct)
+            dq_within = []
+            for m, i in enumerate(tiles):
+                parts = [dot(scores[n][:, i.start - j.start :][:, :LANES], k[0, j, key], (0, 0))
+                         for n, j in enumerate(tiles[: m + 1])]  # fmt: skip
+                dq_within.append(sum(parts))
+            qf, kf = q[0, :, key].astype(jnp.float32), k[0, :, key].astype(jnp.float32)
+            read = sum((qf * dq_read)[:, m : m + LANES] for m in range(0, K, LANES))
+            rows.append(sum(along_i))
+            columns.append(jnp.sum(read - jnp.concatenate(along_j, 0), 1, keepdims=True))
+            leaving.append(jnp.sum(kf * dk_write, 1, keepdims=True))
+            passing.append(through * jnp.sum(state.astype(jnp.float32) * ds, keepdims=True))
+            dq_all = dq_all + jnp.concatenate(dq_within, 0) + dq_read
+            dk_all = dk_all + jnp.concatenate(dk_within, 0) + dk_write
+            read_key = (qf * widen(enter, K)).astype(low)
+            dstate[0, h] = through * ds + dot(read_key, dy[0, :, value], (0, 0))
+        dq[0, :, key] = dq_all.astype(dq.dtype)
+        dk[0, :, key] = dk_all.astype(dk.dtype)
+    short = [jnp.zeros((g.shape[2] - plan.heads, C), jnp.float32)] if g.shape[2] > plan.heads else []
+    stack = lambda xs: jnp.concatenate([*xs, *short], 0)  # noqa: E731
+    turned = lambda xs: jnp.concatenate([*xs, *[jnp.zeros((C, 1), jnp.float32)] * (LANES - len(xs))], 1).T  # noqa: E731
+    until = stack(rows) + turned(columns)[: g.shape[2]]
+    after = turned(leaving)[: g.shape[2]]
+    whole = stack([jnp.broadcast_to(x, (1, C)) for x in passing])
+    dg[0, 0] = (
+        exact_sums(until, triangle(C, C, lambda i, t: i >= t))
+        + exact_sums(after, triangle(C, C, lambda j, t: j < t))
+        + whole
+    )
+
+
+def specs(plan: Plan, chunk: Callable, rows: int) -> dict[str, pl.BlockSpec]:
+    """The blocks of every kind of array; ``chunk`` maps the grid's last index to a chunk."""
+    at = lambda shape, index: pl.BlockSpec(shape, lambda b, h, c: index(b, h, chunk(c)))  # noqa: E731
+    C, heads = plan.C, plan.heads
+    return {
+        "own key": at((1, C, plan.keys * plan.K), lambda b, h, c: (b, c, h)),
+        "value": at((1, C, heads * plan.V), lambda b, h, c: (b, c, h)),
+        "gate": at((1, 1, rows, C), lambda b, h, c: (b, h, 0, c)),
+        "state": at((1, heads, plan.K, plan.V), lambda b, h, c: (b, h, 0, 0)),
+        "states": at((1, heads, 1, plan.K, plan.V), lambda b, h, c: (b, h, c, 0, 0)),
+        "ids": at((1, 1, C), lambda b, h, c: (b, 0, c)),
+    }
+
+
+def key_spec(plan: Plan, chunk: Callable, Hk: int, H: int) -> pl.BlockSpec:
+    """The block of q and k: one that several blocks of value heads may share."""
+    shared = max(1, H // Hk // plan.heads)
+    return pl.BlockSpec((1, plan.C, plan.keys * plan.K), lambda b, h, c: (b, chunk(c), h // shared))
+
+
+def forward(plan: Plan, keep: bool, q, k, v, g, first, ids):
+    """``y``, the last state and, if they are to be kept, the states that enter the chunks."""
+    B, T, _ = q.shape
+    H, Hk, N = first.shape[1], q.shape[2] // plan.K, T // plan.C
+    chunk = lambda c: c  # noqa: E731
+    spec, key = specs(plan, chunk, g.shape[2]), key_spec(plan, chunk, Hk, H)
+    shapes = [jax.ShapeDtypeStruct(v.shape, v.dtype), jax.ShapeDtypeStruct(first.shape, jnp.float32)]
+    outs = [spec["value"], spec["state"]]
+    if keep:
+        shapes.append(jax.ShapeDtypeStruct((B, H, N, plan.K, plan.V), q.dtype))
+        outs.append(spec["states"])
+    return call(
+        functools.partial(forward_kernel, plan, keep, bool(ids)),
+        grid=(B, H // plan.heads, N),
+        in_specs=[key, key, spec["value"], spec["gate"], spec["state"], *[spec["ids"]] * len(ids)],
+        out_specs=outs, out_shape=shapes, name="gla_scalar_forward",
+    )(q, k, v, g, first, *ids)  # fmt: skip
+
+
+def backward(plan: Plan, q, k, v, g, kept, ids, dy, dlast):
+    """The gradients of q, k (a sum's terms, by blocks of heads that share them), v, g and the first state."""
+    B, T, _ = q.shape
+    H, Hk, N = kept.shape[1], q.shape[2] // plan.K, T // plan.C
+    blocks = H // plan.heads
+    chunk = lambda c: N - 1 - c  # noqa: E731
+    spec, key = specs(plan, chunk, g.shape[2]), key_spec(plan, chunk, Hk, H)
+    alone = blocks * plan.keys == Hk
+    dkey = jax.ShapeDtypeStruct((B, T, blocks * plan.keys * plan.K), q.dtype if alone else jnp.float32)
+    return call(
+        functools.partial(backward_kernel, plan, bool(ids)),
+        grid=(B, blocks, N),
+        in_specs=[key, key, spec["value"], spec["gate"], spec["value"], spec["states"], spec["state"],
+                  *[spec["ids"]] * len(ids)],
+        out_specs=[spec["own key"], spec["own key"], spec["value"], spec["gate"], spec["state"]],
+        out_shape=[dkey, dkey, jax.ShapeDtypeStruct(v.shape, v.dtype), jax.ShapeDtypeStruct(g.shape, jnp.float32),
+                   jax.ShapeDtypeStruct(dlast.shape, jnp.float32)],
+        name="gla_scalar_backward",
+    )(q, k, v, g, dy, kept, dlast, *ids)  # fmt: skip
