@@ -87,6 +87,7 @@ def aot(fn: Callable, shapes: Any, generation: str) -> tuple[jax.stages.Traced, 
       UserError: libtpu is not installed.
     """
     chip = GENERATIONS[generation]
+    os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "true")
     try:
         topology = topologies.get_topology_desc(platform="tpu", topology_name=chip.topology)
     except Exception as error:

@@ -14,6 +14,8 @@ from .tpu_scalar import Plan
 CHUNK = 256
 WIDTH = 1024
 """The most columns of a block of heads."""
+SUBLANES = 16
+"""K and V are padded to multiples of it, the rows of a register of bfloat16."""
 
 
 def unsupported(q, k, v, g, *, gv, bonus, **_) -> str | None:
@@ -46,20 +48,23 @@ def run(q, k, v, g, *, gv, bonus, scale, initial_state, segment_ids):
         q, k, v, g = (jnp.where(valid.reshape(B, T, *[1] * (x.ndim - 2)), x, 0) for x in (q, k, v, g))
         before = jnp.pad(number[:, :-1], ((0, 0), (1, 0)))
         ids = tuple(jnp.pad(x, ((0, 0), (0, short)), "edge")[:, None].astype(jnp.float32) for x in (number, before))
-    wide = lambda n: -(-n // LANES) * LANES  # noqa: E731
-    heads = block_heads(H, H // Hk, max(wide(K), wide(V)))
-    keys = max(1, heads * Hk // H)
-    plan = Plan(C, heads, keys, wide(K), wide(V), float(scale))
+    ragged = (-K % SUBLANES, -V % SUBLANES)
+    K_, V_ = K + ragged[0], V + ragged[1]
+    heads = block_heads(H, H // Hk, max(K_, V_, LANES))
+    plan = Plan(C, heads, max(1, heads * Hk // H), K_, V_, float(scale))
 
-    def flat(x):
-        x = jnp.pad(x.astype(low), ((0, 0), (0, short), (0, 0), (0, -x.shape[3] % LANES)))
-        return x.reshape(*x.shape[:2], -1)
+    def padded(x):
+        return jnp.pad(x.astype(low), ((0, 0), (0, short), (0, 0), (0, -x.shape[3] % SUBLANES)))
 
+    q, k, v = (padded(x) for x in (q, k, v))
+    q, k = q.swapaxes(1, 2), k.swapaxes(1, 2)
+    v = v.reshape(B, T + short, -1) if plan.flat else v.swapaxes(1, 2)
     g = jnp.pad(g, ((0, 0), (0, short), (0, 0))).swapaxes(1, 2).reshape(B, H // heads, heads, T + short)
     g = jnp.pad(g, ((0, 0), (0, 0), (0, -heads % 8), (0, 0)))
-    first = jnp.pad(initial_state, ((0, 0), (0, 0), (0, -K % LANES), (0, -V % LANES)))
-    y, last = _scalar(plan, flat(q), flat(k), flat(v), g, first, ids)
-    return y[:, :T].reshape(B, T, H, plan.V)[..., :V].astype(dtype), last[:, :, :K, :V]
+    first = jnp.pad(initial_state, ((0, 0), (0, 0), (0, ragged[0]), (0, ragged[1])))
+    y, last = _scalar(plan, q, k, v, g, first, ids)
+    y = y.reshape(B, T + short, H, V_) if plan.flat else y.swapaxes(1, 2)
+    return y[:, :T, :, :V].astype(dtype), last[:, :, :K, :V]
 
 
 def block_heads(H: int, group: int, width: int) -> int:
@@ -83,11 +88,8 @@ def _scalar_backward(plan, residuals, cotangents):
     dq, dk, dv, dg, dfirst = tpu_scalar.backward(plan, q, k, v, g, kept, ids, *cotangents)
 
     def joined(dx, x):
-        """The sum over the blocks of heads that share a key head."""
-        if dx.shape == x.shape:
-            return dx
-        B, T, width = x.shape
-        return dx.reshape(B, T, width // plan.K, -1, plan.K).sum(3).reshape(x.shape).astype(x.dtype)
+        """The sum over the blocks of value heads that share a key head."""
+        return dx if dx.shape == x.shape else dx.reshape(*x.shape[:2], -1, *x.shape[2:]).sum(2).astype(x.dtype)
 
     return joined(dq, q), joined(dk, k), dv, dg, dfirst, tuple(jnp.zeros_like(x) for x in ids)
 

@@ -1,7 +1,9 @@
 """TPU kernels of gla with one gate per token and head: a chunk of several heads a grid step.
 
-Arrays are ``[B, T, heads * width]``, gates ``[B, blocks, heads of a block, T]``. The state stays in the block of the
-last state (in the backward pass: of the first state's gradient) over all chunks. With D the decays inside a chunk:
+q and k are ``[B, heads, T, K]``, into which XLA writes a projection or a norm over K without a copy; v and y are
+``[B, T, heads * V]``, as projections have them, where V fills lanes. Gates are ``[B, blocks, heads of a block, T]``.
+The state stays in the block of the last state (in the backward pass: of the first state's gradient) over all chunks.
+With D the decays inside a chunk:
 
     y = (q k^T * D) v + enter (q S)        S' = through S + (leave k)^T v
 """
@@ -31,14 +33,14 @@ class Plan(NamedTuple):
     V: int
     scale: float
 
-    def key(self, head: int) -> slice:
-        """Where a value head's key head is in a block."""
-        n = head * self.keys // self.heads
-        return slice(n * self.K, (n + 1) * self.K)
+    @property
+    def flat(self) -> bool:
+        """Whether the values of several heads lie side by side in lanes."""
+        return self.V % LANES == 0
 
-    def value(self, head: int) -> slice:
-        """Where a value head is in a block."""
-        return slice(head * self.V, (head + 1) * self.V)
+    def value(self, head: int, tokens: slice = slice(None)) -> tuple:
+        """Where a value head is in a block of v."""
+        return (0, tokens, slice(head * self.V, (head + 1) * self.V)) if self.flat else (0, head, tokens)
 
     def groups(self) -> list[range]:
         """The value heads of each key head of a block."""
@@ -81,7 +83,15 @@ def lanes(column: jax.Array) -> jax.Array:
 
 def widen(x: jax.Array, width: int) -> jax.Array:
     """``[C, LANES]`` with equal lanes as ``[C, width]``."""
-    return jnp.concatenate([x] * (width // LANES), 1)
+    return jnp.concatenate([x] * -(-width // LANES), 1)[:, :width]
+
+
+def lane_sum(*xs: jax.Array) -> jax.Array:
+    """The sum of all over the last axis, ``[C, 1]``: registers are added before lanes are."""
+    pieces = [x[:, n : n + LANES] for x in xs for n in range(0, x.shape[1], LANES)]
+    whole = [piece for piece in pieces if piece.shape[1] == LANES]
+    rest = [piece for piece in pieces if piece.shape[1] < LANES]
+    return sum(jnp.sum(x, 1, keepdims=True) for x in [*([functools.reduce(jnp.add, whole)] if whole else []), *rest])
 
 
 def where(mask: jax.Array | None, x: jax.Array) -> jax.Array:
@@ -154,21 +164,20 @@ def forward_kernel(plan: Plan, keep: bool, packed: bool, *refs) -> None:
 
     decays = read_decays(g[0, 0], read_segments(ids))
     for n, group in enumerate(plan.groups()):
-        key = slice(n * plan.K, (n + 1) * plan.K)
-        products = [dot(q[0, i, key], k[0, : i.stop, key], (1, 1)) for i in tiles]
+        products = [dot(q[0, n, i], k[0, n, : i.stop], (1, 1)) for i in tiles]
         for h in group:
-            decay, value, state = decays(h), plan.value(h), last[0, h]
+            decay, state = decays(h), last[0, h]
             if keep:
                 kept[0][0, h, 0] = state.astype(low)
             enter = decay.enter()
             for i, product in zip(tiles, products, strict=True):
                 within = [decay.within(i, j) for j in tiles if j.start <= i.start]
                 weights = (product * jnp.concatenate(within, 1)).astype(low)
-                read = dot(q[0, i, key], state.astype(low))
-                out = dot(weights, v[0, : i.stop, value]) + widen(enter[i], plan.V) * read
-                y[0, i, value] = (out * plan.scale).astype(y.dtype)
-            written = (k[0, :, key] * widen(decay.leave(), plan.K)).astype(low)
-            last[0, h] = decay.through() * state + dot(written, v[0, :, value], (0, 0))
+                read = dot(q[0, n, i], state.astype(low))
+                out = dot(weights, v[plan.value(h, slice(i.stop))]) + widen(enter[i], plan.V) * read
+                y[plan.value(h, i)] = (out * plan.scale).astype(y.dtype)
+            written = (k[0, n] * widen(decay.leave(), plan.K)).astype(low)
+            last[0, h] = decay.through() * state + dot(written, v[plan.value(h)], (0, 0))
 
 
 def backward_kernel(plan: Plan, packed: bool, *refs) -> None:
@@ -183,26 +192,29 @@ def backward_kernel(plan: Plan, packed: bool, *refs) -> None:
         dstate[...] = dlast[...]
 
     decays = read_decays(g[0, 0], read_segments(ids))
-    rows, columns, leaving, passing = [], [], [], []
+    rows, passing = [], []
+    columns, leaving = [jnp.zeros((C, LANES), jnp.float32)] * 2
+    lane = jax.lax.broadcasted_iota(jnp.int32, (C, LANES), 1)
     for n, group in enumerate(plan.groups()):
-        key = slice(n * K, (n + 1) * K)
-        products = [dot(k[0, j, key], q[0, j.start :, key], (1, 1)) for j in tiles]
+        products = [dot(k[0, n, j], q[0, n, j.start :], (1, 1)) for j in tiles]
         dq_all, dk_all = [jnp.zeros((C, K), jnp.float32)] * 2
         for h in group:
             decay, value = decays(h), plan.value(h)
             state, ds = kept[0, h, 0], dstate[0, h]
             enter, leave = decay.enter() * plan.scale, decay.leave()
             through = decay.through()
-            dq_read = widen(enter, K) * dot(dy[0, :, value], state, (1, 1))
-            dk_write = widen(leave, K) * dot(v[0, :, value], ds.astype(low), (1, 1))
-            dv_write = widen(leave, V) * dot(k[0, :, key], ds.astype(low))
+            dq_read = widen(enter, K) * dot(dy[value], state, (1, 1))
+            dk_write = widen(leave, K) * dot(v[value], ds.astype(low), (1, 1))
+            dv_write = widen(leave, V) * dot(k[0, n], ds.astype(low))
             along_i, along_j, dk_within, scores = [jnp.zeros((1, C), jnp.float32)], [], [], []
             for j, product in zip(tiles, products, strict=True):
                 later = [i for i in tiles if i.start >= j.start]
                 within = jnp.concatenate([decay.within(i, j, transposed=True, offset=log_scale) for i in later], 1)
-                dproduct = dot(v[0, j, value], dy[0, j.start :, value], (1, 1)) * within
+                dproduct = dot(v[plan.value(h, j)], dy[plan.value(h, slice(j.start, C))], (1, 1)) * within
                 weights = (product * within).astype(low)
-                dv[0, j, value] = (dot(weights, dy[0, j.start :, value]) + dv_write[j]).astype(dv.dtype)
+                dv[plan.value(h, j)] = (dot(weights, dy[plan.value(h, slice(j.start, C))]) + dv_write[j]).astype(
+                    dv.dtype
+                )
                 both = product * dproduct
                 own = jax.lax.broadcasted_iota(jnp.int32, (LANES, LANES), 0)
                 own = own == jax.lax.broadcasted_iota(jnp.int32, (LANES, LANES), 1)
@@ -212,30 +224,30 @@ def backward_kernel(plan: Plan, packed: bool, *refs) -> None:
                 along_i.append(jnp.concatenate([*before, *[jnp.sum(x, 0, keepdims=True) for x in pieces]], 1))
                 along_j.append(sum(pieces))
                 dproduct = dproduct.astype(low)
-                dk_within.append(dot(dproduct, q[0, j.start :, key]))
+                dk_within.append(dot(dproduct, q[0, n, j.start :]))
                 scores.append(dproduct)
             dq_within = []
             for m, i in enumerate(tiles):
-                parts = [dot(scores[n][:, i.start - j.start :][:, :LANES], k[0, j, key], (0, 0))
-                         for n, j in enumerate(tiles[: m + 1])]  # fmt: skip
+                parts = [dot(part[:, i.start - j.start :][:, :LANES], k[0, n, j], (0, 0))
+                         for part, j in zip(scores, tiles[: m + 1], strict=False)]  # fmt: skip
                 dq_within.append(sum(parts))
-            qf, kf = q[0, :, key].astype(jnp.float32), k[0, :, key].astype(jnp.float32)
-            read = sum((qf * dq_read)[:, m : m + LANES] for m in range(0, K, LANES))
+            qf, kf = q[0, n].astype(jnp.float32), k[0, n].astype(jnp.float32)
             rows.append(sum(along_i))
-            columns.append(jnp.sum(read - jnp.concatenate(along_j, 0), 1, keepdims=True))
-            leaving.append(jnp.sum(kf * dk_write, 1, keepdims=True))
+            own_column = lane == h
+            column = lane_sum(qf * dq_read, -jnp.concatenate(along_j, 0))
+            columns = jnp.where(own_column, column, columns)
+            leaving = jnp.where(own_column, lane_sum(kf * dk_write), leaving)
             passing.append(through * jnp.sum(state.astype(jnp.float32) * ds, keepdims=True))
             dq_all = dq_all + jnp.concatenate(dq_within, 0) + dq_read
             dk_all = dk_all + jnp.concatenate(dk_within, 0) + dk_write
             read_key = (qf * widen(enter, K)).astype(low)
-            dstate[0, h] = through * ds + dot(read_key, dy[0, :, value], (0, 0))
-        dq[0, :, key] = dq_all.astype(dq.dtype)
-        dk[0, :, key] = dk_all.astype(dk.dtype)
+            dstate[0, h] = through * ds + dot(read_key, dy[value], (0, 0))
+        dq[0, n] = dq_all.astype(dq.dtype)
+        dk[0, n] = dk_all.astype(dk.dtype)
     short = [jnp.zeros((g.shape[2] - plan.heads, C), jnp.float32)] if g.shape[2] > plan.heads else []
     stack = lambda xs: jnp.concatenate([*xs, *short], 0)  # noqa: E731
-    turned = lambda xs: jnp.concatenate([*xs, *[jnp.zeros((C, 1), jnp.float32)] * (LANES - len(xs))], 1).T  # noqa: E731
-    until = stack(rows) + turned(columns)[: g.shape[2]]
-    after = turned(leaving)[: g.shape[2]]
+    until = stack(rows) + columns.T[: g.shape[2]]
+    after = leaving.T[: g.shape[2]]
     whole = stack([jnp.broadcast_to(x, (1, C)) for x in passing])
     dg[0, 0] = (
         exact_sums(until, triangle(C, C, lambda i, t: i >= t))
@@ -244,61 +256,60 @@ def backward_kernel(plan: Plan, packed: bool, *refs) -> None:
     )
 
 
-def specs(plan: Plan, chunk: Callable, rows: int) -> dict[str, pl.BlockSpec]:
-    """The blocks of every kind of array; ``chunk`` maps the grid's last index to a chunk."""
+def specs(plan: Plan, chunk: Callable, rows: int, shared: int = 1) -> dict[str, pl.BlockSpec]:
+    """The blocks of every kind of array.
+
+    ``chunk`` maps the grid's last index to a chunk; ``shared`` blocks of value heads read the same key head.
+    """
     at = lambda shape, index: pl.BlockSpec(shape, lambda b, h, c: index(b, h, chunk(c)))  # noqa: E731
-    C, heads = plan.C, plan.heads
+    C, heads, K, V = plan.C, plan.heads, plan.K, plan.V
+    head_first = at((1, heads, C, V), lambda b, h, c: (b, h, c, 0))
     return {
-        "own key": at((1, C, plan.keys * plan.K), lambda b, h, c: (b, c, h)),
-        "value": at((1, C, heads * plan.V), lambda b, h, c: (b, c, h)),
+        "key": at((1, plan.keys, C, K), lambda b, h, c: (b, h // shared, c, 0)),
+        "key gradient": at((1, plan.keys, C, K), lambda b, h, c: (b, h, c, 0)),
+        "value": at((1, C, heads * V), lambda b, h, c: (b, c, h)) if plan.flat else head_first,
         "gate": at((1, 1, rows, C), lambda b, h, c: (b, h, 0, c)),
-        "state": at((1, heads, plan.K, plan.V), lambda b, h, c: (b, h, 0, 0)),
-        "states": at((1, heads, 1, plan.K, plan.V), lambda b, h, c: (b, h, c, 0, 0)),
+        "state": at((1, heads, K, V), lambda b, h, c: (b, h, 0, 0)),
+        "states": at((1, heads, 1, K, V), lambda b, h, c: (b, h, c, 0, 0)),
         "ids": at((1, 1, C), lambda b, h, c: (b, 0, c)),
     }
 
 
-def key_spec(plan: Plan, chunk: Callable, Hk: int, H: int) -> pl.BlockSpec:
-    """The block of q and k: one that several blocks of value heads may share."""
-    shared = max(1, H // Hk // plan.heads)
-    return pl.BlockSpec((1, plan.C, plan.keys * plan.K), lambda b, h, c: (b, chunk(c), h // shared))
-
-
 def forward(plan: Plan, keep: bool, q, k, v, g, first, ids):
     """``y``, the last state and, if they are to be kept, the states that enter the chunks."""
-    B, T, _ = q.shape
-    H, Hk, N = first.shape[1], q.shape[2] // plan.K, T // plan.C
-    chunk = lambda c: c  # noqa: E731
-    spec, key = specs(plan, chunk, g.shape[2]), key_spec(plan, chunk, Hk, H)
-    shapes = [jax.ShapeDtypeStruct(v.shape, v.dtype), jax.ShapeDtypeStruct(first.shape, jnp.float32)]
-    outs = [spec["value"], spec["state"]]
+    (B, Hk, T, K), H = q.shape, first.shape[1]
+    spec = specs(plan, lambda c: c, g.shape[2], max(1, H // Hk // plan.heads))
+    shapes, outs = [(v.shape, v.dtype), (first.shape, jnp.float32)], ["value", "state"]
     if keep:
-        shapes.append(jax.ShapeDtypeStruct((B, H, N, plan.K, plan.V), q.dtype))
-        outs.append(spec["states"])
+        shapes.append(((B, H, T // plan.C, K, plan.V), q.dtype))
+        outs.append("states")
     return call(
         functools.partial(forward_kernel, plan, keep, bool(ids)),
-        grid=(B, H // plan.heads, N),
-        in_specs=[key, key, spec["value"], spec["gate"], spec["state"], *[spec["ids"]] * len(ids)],
-        out_specs=outs, out_shape=shapes, name="gla_scalar_forward",
-    )(q, k, v, g, first, *ids)  # fmt: skip
+        grid=(B, H // plan.heads, T // plan.C),
+        in_specs=[spec[name] for name in ("key", "key", "value", "gate", "state", *["ids"] * len(ids))],
+        out_specs=[spec[name] for name in outs],
+        out_shape=[jax.ShapeDtypeStruct(*shape) for shape in shapes],
+        name="gla_scalar_forward",
+    )(q, k, v, g, first, *ids)
 
 
 def backward(plan: Plan, q, k, v, g, kept, ids, dy, dlast):
-    """The gradients of q, k (a sum's terms, by blocks of heads that share them), v, g and the first state."""
-    B, T, _ = q.shape
-    H, Hk, N = kept.shape[1], q.shape[2] // plan.K, T // plan.C
-    blocks = H // plan.heads
-    chunk = lambda c: N - 1 - c  # noqa: E731
-    spec, key = specs(plan, chunk, g.shape[2]), key_spec(plan, chunk, Hk, H)
-    alone = blocks * plan.keys == Hk
-    dkey = jax.ShapeDtypeStruct((B, T, blocks * plan.keys * plan.K), q.dtype if alone else jnp.float32)
+    """The gradients of q, k, v, g and the first state.
+
+    Those of q and k have a head for every block of value heads: their sum over the blocks that share one is left to do.
+    """
+    (B, Hk, T, K), H = q.shape, dlast.shape[1]
+    N, blocks = T // plan.C, H // plan.heads
+    spec = specs(plan, lambda c: N - 1 - c, g.shape[2], max(1, H // Hk // plan.heads))
+    dkey = ((B, blocks * plan.keys, T, K), q.dtype if blocks * plan.keys == Hk else jnp.float32)
+    shapes = [dkey, dkey, (v.shape, v.dtype), (g.shape, jnp.float32), (dlast.shape, jnp.float32)]
+    ins = ("key", "key", "value", "gate", "value", "states", "state", *["ids"] * len(ids))
+    outs = ("key gradient", "key gradient", "value", "gate", "state")
     return call(
         functools.partial(backward_kernel, plan, bool(ids)),
         grid=(B, blocks, N),
-        in_specs=[key, key, spec["value"], spec["gate"], spec["value"], spec["states"], spec["state"],
-                  *[spec["ids"]] * len(ids)],
-        out_specs=[spec["own key"], spec["own key"], spec["value"], spec["gate"], spec["state"]],
-        out_shape=[dkey, dkey, jax.ShapeDtypeStruct(v.shape, v.dtype), jax.ShapeDtypeStruct(g.shape, jnp.float32),
-                   jax.ShapeDtypeStruct(dlast.shape, jnp.float32)],
+        in_specs=[spec[name] for name in ins],
+        out_specs=[spec[name] for name in outs],
+        out_shape=[jax.ShapeDtypeStruct(*shape) for shape in shapes],
         name="gla_scalar_backward",
-    )(q, k, v, g, dy, kept, dlast, *ids)  # fmt: skip
+    )(q, k, v, g, dy, kept, dlast, *ids)
