@@ -44,7 +44,7 @@ def test_most_cases_are_supported(op):
     assert len(refused) < len(CASES[op]) / 2, refused
 
 
-@pytest.mark.parametrize("op", [name for name, one in OPS.items() if one.call.__name__ in OPS_WITH_KERNELS])
+@pytest.mark.parametrize("op", OPS)
 @pytest.mark.parametrize("generation", GENERATIONS)
 def test_kernels_compile_for_a_tpu_that_is_elsewhere(op, generation):
     """A kernel that takes more than its vector memory, or whose layouts a TPU lacks, fails here as it would there."""
@@ -78,3 +78,16 @@ def test_a_generation_that_no_test_covers_takes_xla(op):
 def test_generations_are_those_that_the_kernels_accept():
     assert {tpu.GENERATIONS[chip.kind] for chip in GENERATIONS.values()} == set(GENERATIONS)
     assert set(tpu.GENERATIONS.values()) == set(GENERATIONS)
+
+
+@pytest.mark.parametrize("heads", [4, 2])
+def test_kernels_run_per_shard_on_a_mesh(heads):
+    """Batch over 2 devices and heads over 4, with key heads that divide over them and with some that do not."""
+    op, case = "gla", next(case for case in CASES["gla"] if case.name == "scalar gate")
+    inputs, cotangents = draw(op, case, seed=0)
+    mesh = jax.make_mesh((2, heads), ("data", "model"), devices=jax.devices()[: 2 * heads])
+    with kernels.simulate_tpu(detect_races=False), kernels.sharding(batch="data", heads="model", mesh=mesh):
+        compute = jax.jit(everything(op, "pallas_tpu", case))
+        assert "shard_map" in str(compute.trace(inputs, cotangents).jaxpr)
+        found = jax.block_until_ready(compute(inputs, cotangents))
+    check(op, "pallas_tpu on a mesh", case, found, definition(op, case, inputs, cotangents))

@@ -1,9 +1,6 @@
 """TPU kernels of gla with one gate per token and head: a chunk of several heads a grid step.
 
-q and k are ``[B, heads, T, K]``, into which XLA writes a projection or a norm over K without a copy; v and y are
-``[B, T, heads * V]``, as projections have them, where V fills lanes. Gates are ``[B, blocks, heads of a block, T]``.
-The state stays in the block of the last state (in the backward pass: of the first state's gradient) over all chunks.
-With D the decays inside a chunk:
+Gates are ``[B, blocks, heads of a block, T]``. With D the decays inside a chunk, from exact sums of gates:
 
     y = (q k^T * D) v + enter (q S)        S' = through S + (leave k)^T v
 """
@@ -17,68 +14,8 @@ import jax
 import jax.numpy as jnp
 from jax.experimental import pallas as pl
 
-from ..mosaic import LANES, Sums, call, dot, exact_sums, running_sums, triangle
-
-
-class Plan(NamedTuple):
-    """How the arrays are cut. Hashable: the kernels are compiled for it."""
-
-    C: int
-    """Tokens of a chunk, a multiple of 128."""
-    heads: int
-    """Value heads of a block."""
-    keys: int
-    """Key heads of a block."""
-    K: int
-    V: int
-    scale: float
-
-    @property
-    def flat(self) -> bool:
-        """Whether the values of several heads lie side by side in lanes."""
-        return self.V % LANES == 0
-
-    def value(self, head: int, tokens: slice = slice(None)) -> tuple:
-        """Where a value head is in a block of v."""
-        return (0, tokens, slice(head * self.V, (head + 1) * self.V)) if self.flat else (0, head, tokens)
-
-    def groups(self) -> list[range]:
-        """The value heads of each key head of a block."""
-        each = self.heads // self.keys
-        return [range(n * each, (n + 1) * each) for n in range(self.keys)]
-
-    def tiles(self) -> list[slice]:
-        """A chunk in tiles of as many tokens as a register has lanes."""
-        return [slice(n, n + LANES) for n in range(0, self.C, LANES)]
-
-
-class Segments(NamedTuple):
-    """Which tokens of a chunk belong together, in both directions."""
-
-    row: jax.Array
-    """``[1, C]``."""
-    column: jax.Array
-    """``[C, LANES]``."""
-    before: jax.Array
-    """``[1, 1]``: of the entering state."""
-
-    @property
-    def last(self) -> jax.Array:
-        """``[1, 1]``: of the leaving state."""
-        return self.row[:, -1:]
-
-
-def read_segments(ids) -> Segments | None:
-    """The refs of ``[B, 1, T]`` segment numbers and of those of the token before, if there are any."""
-    if not ids:
-        return None
-    number, before = (ref[0] for ref in ids)
-    return Segments(number, lanes(jnp.broadcast_to(number, (8, number.shape[1])).T[:, :1]), before[:, :1])
-
-
-def lanes(column: jax.Array) -> jax.Array:
-    """``[C, 1]`` in every lane of ``[C, LANES]``: once, rather than wherever it is used."""
-    return jnp.broadcast_to(column, (column.shape[0], LANES))
+from ..mosaic import LANES, Sums, dot, exact_sums, running_sums, triangle
+from .tpu_blocks import Plan, Segments, lanes, read_segments, where
 
 
 def widen(x: jax.Array, width: int) -> jax.Array:
@@ -91,12 +28,8 @@ def lane_sum(*xs: jax.Array) -> jax.Array:
     pieces = [x[:, n : n + LANES] for x in xs for n in range(0, x.shape[1], LANES)]
     whole = [piece for piece in pieces if piece.shape[1] == LANES]
     rest = [piece for piece in pieces if piece.shape[1] < LANES]
-    return sum(jnp.sum(x, 1, keepdims=True) for x in [*([functools.reduce(jnp.add, whole)] if whole else []), *rest])
-
-
-def where(mask: jax.Array | None, x: jax.Array) -> jax.Array:
-    """``x``, or 0 where there is a mask and it does not hold."""
-    return x if mask is None else jnp.where(mask, x, 0)
+    parts = [*([functools.reduce(jnp.add, whole)] if whole else []), *rest]
+    return functools.reduce(jnp.add, [jnp.sum(x, 1, keepdims=True) for x in parts])
 
 
 class Decays(NamedTuple):
@@ -254,62 +187,3 @@ def backward_kernel(plan: Plan, packed: bool, *refs) -> None:
         + exact_sums(after, triangle(C, C, lambda j, t: j < t))
         + whole
     )
-
-
-def specs(plan: Plan, chunk: Callable, rows: int, shared: int = 1) -> dict[str, pl.BlockSpec]:
-    """The blocks of every kind of array.
-
-    ``chunk`` maps the grid's last index to a chunk; ``shared`` blocks of value heads read the same key head.
-    """
-    at = lambda shape, index: pl.BlockSpec(shape, lambda b, h, c: index(b, h, chunk(c)))  # noqa: E731
-    C, heads, K, V = plan.C, plan.heads, plan.K, plan.V
-    head_first = at((1, heads, C, V), lambda b, h, c: (b, h, c, 0))
-    return {
-        "key": at((1, plan.keys, C, K), lambda b, h, c: (b, h // shared, c, 0)),
-        "key gradient": at((1, plan.keys, C, K), lambda b, h, c: (b, h, c, 0)),
-        "value": at((1, C, heads * V), lambda b, h, c: (b, c, h)) if plan.flat else head_first,
-        "gate": at((1, 1, rows, C), lambda b, h, c: (b, h, 0, c)),
-        "state": at((1, heads, K, V), lambda b, h, c: (b, h, 0, 0)),
-        "states": at((1, heads, 1, K, V), lambda b, h, c: (b, h, c, 0, 0)),
-        "ids": at((1, 1, C), lambda b, h, c: (b, 0, c)),
-    }
-
-
-def forward(plan: Plan, keep: bool, q, k, v, g, first, ids):
-    """``y``, the last state and, if they are to be kept, the states that enter the chunks."""
-    (B, Hk, T, K), H = q.shape, first.shape[1]
-    spec = specs(plan, lambda c: c, g.shape[2], max(1, H // Hk // plan.heads))
-    shapes, outs = [(v.shape, v.dtype), (first.shape, jnp.float32)], ["value", "state"]
-    if keep:
-        shapes.append(((B, H, T // plan.C, K, plan.V), q.dtype))
-        outs.append("states")
-    return call(
-        functools.partial(forward_kernel, plan, keep, bool(ids)),
-        grid=(B, H // plan.heads, T // plan.C),
-        in_specs=[spec[name] for name in ("key", "key", "value", "gate", "state", *["ids"] * len(ids))],
-        out_specs=[spec[name] for name in outs],
-        out_shape=[jax.ShapeDtypeStruct(*shape) for shape in shapes],
-        name="gla_scalar_forward",
-    )(q, k, v, g, first, *ids)
-
-
-def backward(plan: Plan, q, k, v, g, kept, ids, dy, dlast):
-    """The gradients of q, k, v, g and the first state.
-
-    Those of q and k have a head for every block of value heads: their sum over the blocks that share one is left to do.
-    """
-    (B, Hk, T, K), H = q.shape, dlast.shape[1]
-    N, blocks = T // plan.C, H // plan.heads
-    spec = specs(plan, lambda c: N - 1 - c, g.shape[2], max(1, H // Hk // plan.heads))
-    dkey = ((B, blocks * plan.keys, T, K), q.dtype if blocks * plan.keys == Hk else jnp.float32)
-    shapes = [dkey, dkey, (v.shape, v.dtype), (g.shape, jnp.float32), (dlast.shape, jnp.float32)]
-    ins = ("key", "key", "value", "gate", "value", "states", "state", *["ids"] * len(ids))
-    outs = ("key gradient", "key gradient", "value", "gate", "state")
-    return call(
-        functools.partial(backward_kernel, plan, bool(ids)),
-        grid=(B, blocks, N),
-        in_specs=[spec[name] for name in ins],
-        out_specs=[spec[name] for name in outs],
-        out_shape=[jax.ShapeDtypeStruct(*shape) for shape in shapes],
-        name="gla_scalar_backward",
-    )(q, k, v, g, dy, kept, dlast, *ids)

@@ -1,0 +1,177 @@
+"""TPU kernels of gla with a gate per key channel: a chunk of several heads a grid step.
+
+Inside a chunk the decays are built from halves, as in ``kernels.decay``: tokens i of a right half and j of a left half
+meet in the middle, ``exp`` of the gates from j to the middle times that from the middle to i, which scale the factors of
+one matrix product. The products of gates grow level by level, so that nothing is subtracted. The backward pass runs a chunk
+again and differentiates it. Gates are arranged like keys; states are transposed: ``[V, K]``.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+from jax.experimental import pallas as pl
+
+from ..mosaic import dot
+from .tpu_blocks import Plan, Segments, read_segments, where
+
+TILE = 8
+"""Rows of a register: below it halves are told apart by masks, from it on by slices."""
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def product(a: jax.Array, b: jax.Array, contract: tuple[int, int]) -> jax.Array:
+    """``dot``, whose gradients too are products of factors rounded to the inputs' type."""
+    return dot(a, b, contract)
+
+
+def _product_forward(a, b, contract):
+    return dot(a, b, contract), (a, b)
+
+
+def _product_backward(contract, factors, d):
+    a, b = factors
+    d, (m, n) = d.astype(a.dtype), contract
+    da = dot(d, b, (1, 1 - n)) if m == 1 else dot(b, d, (1 - n, 1))
+    db = dot(d, a, (0, 1 - m)) if n == 1 else dot(a, d, (1 - m, 0))
+    return da.astype(a.dtype), db.astype(b.dtype)
+
+
+product.defvjp(_product_forward, _product_backward)
+
+
+def within_tiles(e: jax.Array) -> tuple[list[tuple[jax.Array, jax.Array]], jax.Array, jax.Array]:
+    """The decays below a tile: for blocks of 1, 2 and 4 tokens, up to each token and after it; and for tiles."""
+    C, K = e.shape
+    upto, after, levels = e.reshape(C // TILE, TILE, K), jnp.ones((C // TILE, TILE, K), e.dtype), []
+    row = jax.lax.broadcasted_iota(jnp.int32, upto.shape, 1)
+    for b in (1, 2, 4):
+        levels.append((upto.reshape(C, K), after.reshape(C, K)))
+        left, right = (_last(upto, row, b, half) for half in (0, 1))
+        on_right = (row // b) % 2 == 1
+        upto, after = jnp.where(on_right, upto * left, upto), jnp.where(on_right, after, after * right)
+    return levels, upto.reshape(C, K), after.reshape(C, K)
+
+
+def _last(x: jax.Array, row: jax.Array, b: int, half: int) -> jax.Array:
+    """The last row of the left (0) or right (1) half of a row's block of 2 b rows."""
+    picked = None
+    for start in range(0, TILE, 2 * b):
+        last = start + b - 1 + half * b
+        one = jnp.broadcast_to(x[:, last : last + 1], x.shape)
+        picked = one if picked is None else jnp.where(row >= start, one, picked)
+    assert picked is not None
+    return picked
+
+
+def halves(x: jax.Array, b: int, half: int) -> jax.Array:
+    """The left (0) or right (1) halves of all blocks of 2 b rows, one below the other."""
+    starts = range(half * b, x.shape[0], 2 * b)
+    return jnp.concatenate([x[n : n + b] for n in starts], 0)
+
+
+def interleave(left: jax.Array, right: jax.Array, b: int) -> jax.Array:
+    """The inverse of ``halves``."""
+    return jnp.concatenate([x[n : n + b] for n in range(0, left.shape[0], b) for x in (left, right)], 0)
+
+
+def spread(x: jax.Array, b: int) -> jax.Array:
+    """The last row of each block of b rows, in every row of it."""
+    return jnp.concatenate(
+        [jnp.broadcast_to(x[n + b - 1 : n + b], (b, x.shape[1])) for n in range(0, x.shape[0], b)], 0
+    )
+
+
+def pairs(C: int, b: int, cut: Segments | None, *, compressed: bool) -> jax.Array | None:
+    """Which tokens meet at level b: rows i of right halves and columns j of left halves; None if all do."""
+    rows = C // 2 if compressed else C
+    i, j = (jax.lax.broadcasted_iota(jnp.int32, (rows, rows), axis) for axis in (0, 1))
+    if compressed:
+        holds = i // b == j // b if 2 * b < C else None
+        if cut is not None:
+            same = halves(cut.column, b, 1)[:, :1] == halves(cut.column, b, 0).T[:1]
+            holds = same if holds is None else holds & same
+        return holds
+    holds = (i == j) if b == 0 else (i // (2 * b) == j // (2 * b)) & ((i // b) % 2 == 1) & ((j // b) % 2 == 0)
+    return holds if cut is None or b == 0 else holds & (cut.column[:, :1] == cut.row)
+
+
+def chunk(plan: Plan, low: jnp.dtype, masks: dict, cut: Segments | None, q, k, v, g, state):
+    """``y`` and the leaving state of one head, by products of factors rounded to type ``low``."""
+    C = plan.C
+    levels, upto, after = within_tiles(jnp.exp(g))
+    qf, kf = q.astype(jnp.float32), k.astype(jnp.float32)
+    q, k, v = (x.astype(low) for x in (q, k, v))
+    scores = where(masks[0], product(q, k, (1, 1)))
+    for b, (right, left) in zip((1, 2, 4), levels, strict=True):
+        decayed = k if b == 1 else (kf * left).astype(low)
+        scores = jnp.where(masks[b], product((qf * right).astype(low), decayed, (1, 1)), scores)
+    y = product(scores.astype(low), v, (1, 0))
+    b = TILE
+    while b < C:
+        right, left = halves(qf * upto, b, 1).astype(low), halves(kf * after, b, 0).astype(low)
+        across = where(masks[b], product(right, left, (1, 1))).astype(low)
+        read = product(across, halves(v, b, 0), (1, 0))
+        y = interleave(halves(y, b, 0), halves(y, b, 1) + read, b)
+        upto_left, upto_right = halves(upto, b, 0), halves(upto, b, 1)
+        after_left, after_right = halves(after, b, 0), halves(after, b, 1)
+        upto_right, after_left = upto_right * spread(upto_left, b), after_left * spread(upto_right, b)
+        upto, after = interleave(upto_left, upto_right, b), interleave(after_left, after_right, b)
+        b *= 2
+    through = upto[C - 1 :]
+    if cut is not None:
+        upto = jnp.where(cut.column[:, :1] == cut.before, upto, 0)
+        after = jnp.where(cut.column[:, :1] == cut.last, after, 0)
+        through = jnp.where(cut.before == cut.last, through, 0)
+    y = y + product((qf * upto).astype(low), state.astype(low), (1, 1))
+    return plan.scale * y, through * state + product(v, (kf * after).astype(low), (0, 0))
+
+
+def all_masks(C: int, cut: Segments | None) -> dict[int, jax.Array | None]:
+    """``pairs`` of every level; 0 is the diagonal."""
+    small = {b: pairs(C, b, cut, compressed=False) for b in (0, 1, 2, 4)}
+    return small | {b: pairs(C, b, cut, compressed=True) for b in (8, 16, 32, 64, 128) if b < C}
+
+
+def forward_kernel(plan: Plan, keep: bool, packed: bool, *refs) -> None:
+    """One chunk of a block of heads."""
+    q, k, v, g, first, *refs = refs
+    ids, (y, last, *kept) = (refs[:2], refs[2:]) if packed else ((), refs)
+
+    @pl.when(pl.program_id(2) == 0)
+    def _():
+        last[...] = first[...]
+
+    cut = read_segments(ids)
+    masks = all_masks(plan.C, cut)
+    for n, group in enumerate(plan.groups()):
+        for h in group:
+            state = last[0, h]
+            if keep:
+                kept[0][0, h, 0] = state.astype(q.dtype)
+            out, leaving = chunk(plan, q.dtype, masks, cut, q[0, n], k[0, n], v[plan.value(h)], g[0, h], state)
+            y[plan.value(h)], last[0, h] = out.astype(y.dtype), leaving
+
+
+def backward_kernel(plan: Plan, packed: bool, *refs) -> None:
+    """One chunk of a block of heads, the last chunk first."""
+    q, k, v, g, dy, kept, dlast, *refs = refs
+    ids, (dq, dk, dv, dg, dstate) = (refs[:2], refs[2:]) if packed else ((), refs)
+
+    @pl.when(pl.program_id(2) == 0)
+    def _():
+        dstate[...] = dlast[...]
+
+    cut = read_segments(ids)
+    run = functools.partial(chunk, plan, q.dtype, all_masks(plan.C, cut), cut)
+    for n, group in enumerate(plan.groups()):
+        dq_all, dk_all = [jnp.zeros((plan.C, plan.K), jnp.float32)] * 2
+        for h in group:
+            inputs = (q[0, n], k[0, n], v[plan.value(h)], g[0, h], kept[0, h, 0])
+            _, vjp = jax.vjp(run, *(x.astype(jnp.float32) for x in inputs))
+            dq_one, dk_one, dv_one, dg_one, dstate_one = vjp((dy[plan.value(h)].astype(jnp.float32), dstate[0, h]))
+            dg[0, h], dstate[0, h] = dg_one, dstate_one
+            dq_all, dk_all = dq_all + dq_one, dk_all + dk_one
+            dv[plan.value(h)] = dv_one.astype(dv.dtype)
+        dq[0, n] = dq_all.astype(dq.dtype)
+        dk[0, n] = dk_all.astype(dk.dtype)
