@@ -10,7 +10,7 @@ from contextvars import ContextVar
 from typing import Any, NamedTuple
 
 import jax
-from jax.sharding import AbstractMesh, AxisType, Mesh, PartitionSpec
+from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
 from .heads import repeat_heads
 
@@ -30,8 +30,8 @@ _setting: ContextVar[_Setting | None] = ContextVar("sharding", default=None)
 def sharding(*, batch: Names = None, heads: Names = None, mesh: Mesh | AbstractMesh | None = None) -> Iterator[None]:
     """Within this context kernels run on each device's part of the batch and of the heads.
 
-    It matters while a function is traced, and only where a kernel is taken: XLA partitions the rest by itself. Axes that
-    are already manual, in a ``shard_map`` of the caller's, are left alone, and so is a size that does not divide.
+    It matters while a function is traced, and only where a kernel is taken: XLA partitions the rest by itself. Axes
+    that are already manual, in a ``shard_map`` of the caller's, are left alone, and so is a size that does not divide.
 
     Args:
       batch: the mesh's axes over which the batch is spread.
@@ -77,6 +77,8 @@ def per_shard(run: Callable, arguments: Mapping[str, Any], axes: Mapping[str, st
         return run(**arguments)
     held = {"B": batch or None, "H": heads or None, "Hk": heads if heads and sizes.get("Hk", 1) % parts == 0 else None}
     spec = lambda names: PartitionSpec(*(held.get(axis) for axis in names.split()))  # noqa: E731
+    if AxisType.Explicit in mesh.axis_types:  # there an argument is not resharded unless one says so
+        arrays = {name: jax.reshard(x, NamedSharding(mesh, spec(axes[name]))) for name, x in arrays.items()}
     rest = {name: x for name, x in arguments.items() if name not in arrays}
     return jax.shard_map(
         lambda arrays: run(**arrays, **rest),

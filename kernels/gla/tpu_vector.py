@@ -1,9 +1,9 @@
 """TPU kernels of gla with a gate per key channel: a chunk of several heads a grid step.
 
 Inside a chunk the decays are built from halves, as in ``kernels.decay``: tokens i of a right half and j of a left half
-meet in the middle, ``exp`` of the gates from j to the middle times that from the middle to i, which scale the factors of
-one matrix product. The products of gates grow level by level, so that nothing is subtracted. The backward pass runs a chunk
-again and differentiates it. Gates are arranged like keys; states are transposed: ``[V, K]``.
+meet in the middle, ``exp`` of the gates from j to the middle times that from the middle to i, which scale the factors
+of one matrix product. The products of gates grow level by level, so that nothing is subtracted. The backward pass runs
+a chunk again and differentiates it. Gates are arranged like keys; states are transposed: ``[V, K]``.
 """
 
 import functools
@@ -11,9 +11,10 @@ import functools
 import jax
 import jax.numpy as jnp
 from jax.experimental import pallas as pl
+from jax.experimental.pallas import tpu as pltpu
 
 from ..mosaic import dot
-from .tpu_blocks import Plan, Segments, read_segments, where
+from .tpu_blocks import Plan, Segments, read_segments
 
 TILE = 8
 """Rows of a register: below it halves are told apart by masks, from it on by slices."""
@@ -40,6 +41,15 @@ def _product_backward(contract, factors, d):
 product.defvjp(_product_forward, _product_backward)
 
 
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
+def rotate(x: jax.Array, rows: int) -> jax.Array:
+    """The rows of each tile, moved down by ``rows``; axis 1 of ``[tiles, TILE, K]``."""
+    return pltpu.roll(x, rows % TILE, 1)
+
+
+rotate.defvjp(lambda x, rows: (rotate(x, rows), None), lambda rows, _, d: (rotate(d, -rows),))
+
+
 def within_tiles(e: jax.Array) -> tuple[list[tuple[jax.Array, jax.Array]], jax.Array, jax.Array]:
     """The decays below a tile: for blocks of 1, 2 and 4 tokens, up to each token and after it; and for tiles."""
     C, K = e.shape
@@ -48,20 +58,17 @@ def within_tiles(e: jax.Array) -> tuple[list[tuple[jax.Array, jax.Array]], jax.A
     for b in (1, 2, 4):
         levels.append((upto.reshape(C, K), after.reshape(C, K)))
         left, right = (_last(upto, row, b, half) for half in (0, 1))
-        on_right = (row // b) % 2 == 1
+        on_right = row & b > 0
         upto, after = jnp.where(on_right, upto * left, upto), jnp.where(on_right, after, after * right)
     return levels, upto.reshape(C, K), after.reshape(C, K)
 
 
 def _last(x: jax.Array, row: jax.Array, b: int, half: int) -> jax.Array:
-    """The last row of the left (0) or right (1) half of a row's block of 2 b rows."""
-    picked = None
-    for start in range(0, TILE, 2 * b):
-        last = start + b - 1 + half * b
-        one = jnp.broadcast_to(x[:, last : last + 1], x.shape)
-        picked = one if picked is None else jnp.where(row >= start, one, picked)
-    assert picked is not None
-    return picked
+    """The last row of the other half of a row's block of 2 b rows: of the left (0) or the right (1) half."""
+    if b == 1:
+        return rotate(x, 1 if half == 0 else -1)
+    last = [jnp.broadcast_to(x[:, n : n + 1], x.shape) for n in range(b - 1 + half * b, TILE, 2 * b)]
+    return last[0] if len(last) == 1 else jnp.where(row >= 2 * b, last[1], last[0])
 
 
 def halves(x: jax.Array, b: int, half: int) -> jax.Array:
@@ -82,42 +89,58 @@ def spread(x: jax.Array, b: int) -> jax.Array:
     )
 
 
-def pairs(C: int, b: int, cut: Segments | None, *, compressed: bool) -> jax.Array | None:
-    """Which tokens meet at level b: rows i of right halves and columns j of left halves; None if all do."""
-    rows = C // 2 if compressed else C
-    i, j = (jax.lax.broadcasted_iota(jnp.int32, (rows, rows), axis) for axis in (0, 1))
-    if compressed:
-        holds = i // b == j // b if 2 * b < C else None
-        if cut is not None:
+def distances(C: int, cut: Segments | None) -> dict[int, jax.Array]:
+    """What tells at which level tokens i (rows) and j meet: the highest bit in which they differ, as ``i ^ j``.
+
+    It is C where they never do. At 0: of all tokens. At b: of the right and the left halves of blocks of 2 b tokens.
+    """
+    rows, half = _indices(C), _indices(C // 2)
+    meet = rows[0] >= rows[1]
+    found = {0: jnp.where(meet if cut is None else meet & (cut.column[:, :1] == cut.row), rows[0] ^ rows[1], C)}
+    apart = half[0] ^ half[1]
+    for b in _sizes(C):
+        if cut is None:
+            found[b] = apart
+        else:
             same = halves(cut.column, b, 1)[:, :1] == halves(cut.column, b, 0).T[:1]
-            holds = same if holds is None else holds & same
-        return holds
-    holds = (i == j) if b == 0 else (i // (2 * b) == j // (2 * b)) & ((i // b) % 2 == 1) & ((j // b) % 2 == 0)
-    return holds if cut is None or b == 0 else holds & (cut.column[:, :1] == cut.row)
+            found[b] = jnp.where(same, apart, C)
+    return found
 
 
-def chunk(plan: Plan, low: jnp.dtype, masks: dict, cut: Segments | None, q, k, v, g, state):
+def _indices(n: int) -> tuple[jax.Array, jax.Array]:
+    return tuple(jax.lax.broadcasted_iota(jnp.int32, (n, n), axis) for axis in (0, 1))  # pyright: ignore
+
+
+def _sizes(C: int) -> list[int]:
+    """The sizes of halves from a tile on."""
+    return [b for b in (8, 16, 32, 64, 128) if b < C]
+
+
+def chunk(plan: Plan, low: jnp.dtype, apart: dict[int, jax.Array], cut: Segments | None, q, k, v, g, state):
     """``y`` and the leaving state of one head, by products of factors rounded to type ``low``."""
     C = plan.C
     levels, upto, after = within_tiles(jnp.exp(g))
     qf, kf = q.astype(jnp.float32), k.astype(jnp.float32)
     q, k, v = (x.astype(low) for x in (q, k, v))
-    scores = where(masks[0], product(q, k, (1, 1)))
+    scores = product(q, k, (1, 1))
     for b, (right, left) in zip((1, 2, 4), levels, strict=True):
         decayed = k if b == 1 else (kf * left).astype(low)
-        scores = jnp.where(masks[b], product((qf * right).astype(low), decayed, (1, 1)), scores)
+        scores = jnp.where(apart[0] >= b, product((qf * right).astype(low), decayed, (1, 1)), scores)
+    scores = jnp.where(apart[0] < TILE, scores, 0)
     y = product(scores.astype(low), v, (1, 0))
-    b = TILE
-    while b < C:
-        right, left = halves(qf * upto, b, 1).astype(low), halves(kf * after, b, 0).astype(low)
-        across = where(masks[b], product(right, left, (1, 1))).astype(low)
+    for b in _sizes(C):
+        right = (halves(qf, b, 1) * halves(upto, b, 1)).astype(low)
+        left = (halves(kf, b, 0) * halves(after, b, 0)).astype(low)
+        across = product(right, left, (1, 1))
+        if 2 * b < C or cut is not None:
+            across = jnp.where(apart[b] < b, across, 0)
+        across = across.astype(low)
         read = product(across, halves(v, b, 0), (1, 0))
         y = interleave(halves(y, b, 0), halves(y, b, 1) + read, b)
         upto_left, upto_right = halves(upto, b, 0), halves(upto, b, 1)
         after_left, after_right = halves(after, b, 0), halves(after, b, 1)
         upto_right, after_left = upto_right * spread(upto_left, b), after_left * spread(upto_right, b)
         upto, after = interleave(upto_left, upto_right, b), interleave(after_left, after_right, b)
-        b *= 2
     through = upto[C - 1 :]
     if cut is not None:
         upto = jnp.where(cut.column[:, :1] == cut.before, upto, 0)
@@ -125,12 +148,6 @@ def chunk(plan: Plan, low: jnp.dtype, masks: dict, cut: Segments | None, q, k, v
         through = jnp.where(cut.before == cut.last, through, 0)
     y = y + product((qf * upto).astype(low), state.astype(low), (1, 1))
     return plan.scale * y, through * state + product(v, (kf * after).astype(low), (0, 0))
-
-
-def all_masks(C: int, cut: Segments | None) -> dict[int, jax.Array | None]:
-    """``pairs`` of every level; 0 is the diagonal."""
-    small = {b: pairs(C, b, cut, compressed=False) for b in (0, 1, 2, 4)}
-    return small | {b: pairs(C, b, cut, compressed=True) for b in (8, 16, 32, 64, 128) if b < C}
 
 
 def forward_kernel(plan: Plan, keep: bool, packed: bool, *refs) -> None:
@@ -143,13 +160,13 @@ def forward_kernel(plan: Plan, keep: bool, packed: bool, *refs) -> None:
         last[...] = first[...]
 
     cut = read_segments(ids)
-    masks = all_masks(plan.C, cut)
+    apart = distances(plan.C, cut)
     for n, group in enumerate(plan.groups()):
         for h in group:
             state = last[0, h]
             if keep:
                 kept[0][0, h, 0] = state.astype(q.dtype)
-            out, leaving = chunk(plan, q.dtype, masks, cut, q[0, n], k[0, n], v[plan.value(h)], g[0, h], state)
+            out, leaving = chunk(plan, q.dtype, apart, cut, q[0, n], k[0, n], v[plan.value(h)], g[0, h], state)
             y[plan.value(h)], last[0, h] = out.astype(y.dtype), leaving
 
 
@@ -163,7 +180,7 @@ def backward_kernel(plan: Plan, packed: bool, *refs) -> None:
         dstate[...] = dlast[...]
 
     cut = read_segments(ids)
-    run = functools.partial(chunk, plan, q.dtype, all_masks(plan.C, cut), cut)
+    run = functools.partial(chunk, plan, q.dtype, distances(plan.C, cut), cut)
     for n, group in enumerate(plan.groups()):
         dq_all, dk_all = [jnp.zeros((plan.C, plan.K), jnp.float32)] * 2
         for h in group:
