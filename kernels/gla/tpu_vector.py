@@ -7,6 +7,7 @@ a chunk again and differentiates it. Gates are arranged like keys; states are tr
 """
 
 import functools
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -108,7 +109,7 @@ def distances(C: int, cut: Segments | None) -> dict[int, jax.Array]:
 
 
 def _indices(n: int) -> tuple[jax.Array, jax.Array]:
-    return tuple(jax.lax.broadcasted_iota(jnp.int32, (n, n), axis) for axis in (0, 1))  # pyright: ignore
+    return jax.lax.broadcasted_iota(jnp.int32, (n, n), 0), jax.lax.broadcasted_iota(jnp.int32, (n, n), 1)
 
 
 def _sizes(C: int) -> list[int]:
@@ -116,29 +117,32 @@ def _sizes(C: int) -> list[int]:
     return [b for b in (8, 16, 32, 64, 128) if b < C]
 
 
-def chunk(plan: Plan, low: jnp.dtype, apart: dict[int, jax.Array], cut: Segments | None, q, k, v, g, state):
-    """``y`` and the leaving state of one head, by products of factors rounded to type ``low``."""
+class Factors(NamedTuple):
+    """Of one head, what meets at each level, and what meets the state; rounded to the type of the products."""
+
+    tiles: list[tuple[jax.Array, jax.Array]]
+    """Below a tile, of all tokens: at distance 0, and for blocks of 1, 2 and 4 tokens."""
+    halves: list[tuple[jax.Array, jax.Array]]
+    """From a tile on, of the right and of the left halves."""
+    q: jax.Array
+    k: jax.Array
+    through: jax.Array
+    """Of the state, in float32."""
+
+
+def factors(plan: Plan, low: jnp.dtype, cut: Segments | None, q, k, g) -> Factors:
+    """Scales queries and keys by the decays of every level."""
     C = plan.C
     levels, upto, after = within_tiles(jnp.exp(g))
     qf, kf = q.astype(jnp.float32), k.astype(jnp.float32)
-    q, k, v = (x.astype(low) for x in (q, k, v))
-    scores = product(q, k, (1, 1))
-    for b, (right, left) in zip((1, 2, 4), levels, strict=True):
-        decayed = k if b == 1 else (kf * left).astype(low)
-        scores = jnp.where(apart[0] >= b, product((qf * right).astype(low), decayed, (1, 1)), scores)
-    scores = jnp.where(apart[0] < TILE, scores, 0)
-    y = product(scores.astype(low), v, (1, 0))
+    q, k = q.astype(low), k.astype(low)
+    tiles = [(q, k), ((qf * levels[0][0]).astype(low), k)]
+    tiles += [((qf * right).astype(low), (kf * left).astype(low)) for right, left in levels[1:]]
+    larger = []
     for b in _sizes(C):
-        right = (halves(qf, b, 1) * halves(upto, b, 1)).astype(low)
-        left = (halves(kf, b, 0) * halves(after, b, 0)).astype(low)
-        across = product(right, left, (1, 1))
-        if 2 * b < C or cut is not None:
-            across = jnp.where(apart[b] < b, across, 0)
-        across = across.astype(low)
-        read = product(across, halves(v, b, 0), (1, 0))
-        y = interleave(halves(y, b, 0), halves(y, b, 1) + read, b)
         upto_left, upto_right = halves(upto, b, 0), halves(upto, b, 1)
         after_left, after_right = halves(after, b, 0), halves(after, b, 1)
+        larger.append(((halves(qf, b, 1) * upto_right).astype(low), (halves(kf, b, 0) * after_left).astype(low)))
         upto_right, after_left = upto_right * spread(upto_left, b), after_left * spread(upto_right, b)
         upto, after = interleave(upto_left, upto_right, b), interleave(after_left, after_right, b)
     through = upto[C - 1 :]
@@ -146,8 +150,36 @@ def chunk(plan: Plan, low: jnp.dtype, apart: dict[int, jax.Array], cut: Segments
         upto = jnp.where(cut.column[:, :1] == cut.before, upto, 0)
         after = jnp.where(cut.column[:, :1] == cut.last, after, 0)
         through = jnp.where(cut.before == cut.last, through, 0)
-    y = y + product((qf * upto).astype(low), state.astype(low), (1, 1))
-    return plan.scale * y, through * state + product(v, (kf * after).astype(low), (0, 0))
+    return Factors(tiles, larger, (qf * upto).astype(low), (kf * after).astype(low), through)
+
+
+def weights(plan: Plan, apart: dict[int, jax.Array], packed: bool, factors: Factors) -> list[jax.Array]:
+    """What each token takes of the values: within its tile, and of the left half of each larger block."""
+    products = [product(*pair, (1, 1)) for pair in factors.tiles]
+    larger = [product(*pair, (1, 1)) for pair in factors.halves]
+    scores = products[0]
+    for b, across in zip((1, 2, 4), products[1:], strict=True):
+        scores = jnp.where(apart[0] >= b, across, scores)
+    taken = [jnp.where(apart[0] < TILE, scores, 0)]
+    for b, across in zip(_sizes(plan.C), larger, strict=True):
+        taken.append(jnp.where(apart[b] < b, across, 0) if 2 * b < plan.C or packed else across)
+    return [x.astype(factors.q.dtype) for x in taken]
+
+
+def read_and_write(plan: Plan, factors: Factors, weights: list[jax.Array], v, state) -> tuple[jax.Array, jax.Array]:
+    """``y`` and the leaving state."""
+    v = v.astype(factors.q.dtype)
+    y = product(weights[0], v, (1, 0)) + product(factors.q, state.astype(v.dtype), (1, 1))
+    for b, weight in zip(_sizes(plan.C), weights[1:], strict=True):
+        read = product(weight, halves(v, b, 0), (1, 0))
+        y = interleave(halves(y, b, 0), halves(y, b, 1) + read, b)
+    return plan.scale * y, factors.through * state + product(v, factors.k, (0, 0))
+
+
+def chunk(plan: Plan, low: jnp.dtype, apart: dict[int, jax.Array], cut: Segments | None, q, k, v, g, state):
+    """All of it for one head."""
+    found = factors(plan, low, cut, q, k, g)
+    return read_and_write(plan, found, weights(plan, apart, cut is not None, found), v, state)
 
 
 def forward_kernel(plan: Plan, keep: bool, packed: bool, *refs) -> None:
@@ -161,13 +193,16 @@ def forward_kernel(plan: Plan, keep: bool, packed: bool, *refs) -> None:
 
     cut = read_segments(ids)
     apart = distances(plan.C, cut)
-    for n, group in enumerate(plan.groups()):
-        for h in group:
-            state = last[0, h]
-            if keep:
-                kept[0][0, h, 0] = state.astype(q.dtype)
-            out, leaving = chunk(plan, q.dtype, apart, cut, q[0, n], k[0, n], v[plan.value(h)], g[0, h], state)
-            y[plan.value(h)], last[0, h] = out.astype(y.dtype), leaving
+    keys = [n for n, group in enumerate(plan.groups()) for _ in group]
+    # Step by step over all heads: while one waits for the matrix unit, others compute.
+    found = [factors(plan, q.dtype, cut, q[0, n], k[0, n], g[0, h]) for h, n in enumerate(keys)]
+    taken = [weights(plan, apart, packed, one) for one in found]
+    for h, (one, weight) in enumerate(zip(found, taken, strict=True)):
+        state = last[0, h]
+        if keep:
+            kept[0][0, h, 0] = state.astype(q.dtype)
+        out, leaving = read_and_write(plan, one, weight, v[plan.value(h)], state)
+        y[plan.value(h)], last[0, h] = out.astype(y.dtype), leaving
 
 
 def backward_kernel(plan: Plan, packed: bool, *refs) -> None:
@@ -185,7 +220,7 @@ def backward_kernel(plan: Plan, packed: bool, *refs) -> None:
         dq_all, dk_all = [jnp.zeros((plan.C, plan.K), jnp.float32)] * 2
         for h in group:
             inputs = (q[0, n], k[0, n], v[plan.value(h)], g[0, h], kept[0, h, 0])
-            _, vjp = jax.vjp(run, *(x.astype(jnp.float32) for x in inputs))
+            vjp = jax.vjp(run, *(x.astype(jnp.float32) for x in inputs))[1]
             dq_one, dk_one, dv_one, dg_one, dstate_one = vjp((dy[plan.value(h)].astype(jnp.float32), dstate[0, h]))
             dg[0, h], dstate[0, h] = dg_one, dstate_one
             dq_all, dk_all = dq_all + dq_one, dk_all + dk_one
