@@ -241,10 +241,11 @@ class Profile:
 
     `decode`: the time of a token after short and long contexts. `memory`: a gradient's temporaries and time against
     depth, for standard, checkpointed and reversible trunks. `length`: the longest sequence that trains in a memory.
-    `drift`: how far gradients of a reversible trunk are from those of stored activations.
+    `drift`: how far gradients of a reversible trunk are from those of stored activations. `tpu`: cycles of the TPU
+    kernels, for which no TPU is needed.
     """
 
-    what: Positional[Literal["decode", "memory", "length", "drift"]]
+    what: Positional[Literal["decode", "memory", "length", "drift", "tpu"]]
     archs: Word = None
     """By comma, as `subquad compare` takes them; `memory` takes one. By default what the measurement is about."""
     contexts: Wholes = ()
@@ -257,18 +258,25 @@ class Profile:
     """length: the memory, by default 8."""
     record: File = None
     """decode: writes the figures here too, as JSON, with the device and versions."""
+    ops: Word = None
+    """tpu: by comma, such as `gla scalar`; by default all that have a TPU kernel."""
+    generations: Word = None
+    """tpu: by comma, of v5e, v5p and v6e; by default v6e."""
 
     def __call__(self) -> int:
         """Runs the command."""
-        from .profile import decode, drift, length, memory
+        from .profile import decode, drift, length, memory, tpu
 
-        archs = self.archs.split(",") if self.archs else ()
+        split = lambda names: names.split(",") if names else ()  # noqa: E731
+        archs = split(self.archs)
         if self.what == "decode":
             decode.show(archs, self.contexts, self.record)
         elif self.what == "memory":
             memory.show(self.archs or "mamba2", self.depths, self.length)
         elif self.what == "length":
             length.show(archs, self.gib)
+        elif self.what == "tpu":
+            tpu.show(split(self.ops), split(self.generations))
         else:
             drift.show(archs, self.depths)
         return 0

@@ -41,9 +41,11 @@ from .long_conv import long_conv
 from .longhorn import longhorn
 from .mlstm import mlstm
 from .selective_scan import selective_scan
+from .sharding import sharding
 from .short_conv import short_conv
 from .slstm import slstm
 from .sparse_attention import BigBird, Blocks, Dilated, Strided, Window, sparse_attention
+from .tpu import simulate_tpu
 from .ttt_linear import ttt_linear
 
 __all__ = [
@@ -63,7 +65,9 @@ __all__ = [
     "longhorn",
     "mlstm",
     "selective_scan",
+    "sharding",
     "short_conv",
+    "simulate_tpu",
     "slstm",
     "sparse_attention",
     "ttt_linear",

@@ -2,7 +2,8 @@
 
 An op's folder holds ``prepare(...)``, which takes the public arguments, checks them and fills the defaults, and
 implementations: modules with ``run(**prepared)`` and ``unsupported(**prepared) -> str | None``. An implementation is
-imported when first asked for, so that a GPU or TPU toolchain is needed only where it is used.
+imported when first asked for, so that a GPU or TPU toolchain is needed only where it is used. One made of kernels also
+says which axes its arrays have, by ``axes(**prepared)`` and ``OUTPUTS``: see ``sharding.per_shard``.
 """
 
 import importlib
@@ -10,14 +11,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from types import ModuleType
+from typing import Any
 
 import jax
 
+from . import tpu
+from .sharding import per_shard
+
 IMPLEMENTATIONS: dict[str, tuple[str, ...]] = {
-    "delta_rule": ("xla", "reference"),
+    "delta_rule": ("pallas_tpu", "xla", "reference"),
     "diagonal_ssm": ("xla", "reference"),
     "dplr": ("xla", "reference"),
-    "gla": ("xla", "reference"),
+    "gla": ("pallas_tpu", "xla", "reference"),
     "linear_scan": ("xla", "reference"),
     "log_linear": ("xla", "reference"),
     "long_conv": ("xla", "reference"),
@@ -37,6 +42,9 @@ PLATFORMS: dict[str, tuple[str, ...]] = {
     "cpu": ("xla",),
 }
 """What auto may take on a platform. ``reference`` is the definition: it runs only when it is named."""
+
+PORTABLE = ("xla", "reference")
+"""What runs on any machine."""
 
 
 _taken: ContextVar[dict[str, str] | None] = ContextVar("taken", default=None)
@@ -58,9 +66,19 @@ def load(op: str, impl: str) -> ModuleType:
     return importlib.import_module(f".{op}.{impl}", __package__)
 
 
+def prepare(op: str, *args, **kwargs) -> dict[str, Any]:
+    """The arguments of ``op``, checked and completed."""
+    return importlib.import_module(f".{op}", __package__).prepare(*args, **kwargs)
+
+
+def platform() -> str:
+    """What is traced for: this machine's kind of device, or ``tpu`` where one is simulated or compiled for."""
+    return "tpu" if tpu.kind() else jax.default_backend()
+
+
 def candidates(op: str) -> list[str]:
     """The implementations that auto considers on this platform, best first."""
-    allowed = PLATFORMS.get(jax.default_backend(), ("xla",))
+    allowed = PLATFORMS.get(platform(), ("xla",))
     return [name for name in allowed if name in IMPLEMENTATIONS[op]]
 
 
@@ -86,7 +104,9 @@ def call(op: str, impl: str, **prepared):
 def _run(op: str, impl: str, module: ModuleType, prepared: dict):
     if (taken := _taken.get()) is not None:
         taken[op] = impl
-    return module.run(**prepared)
+    if impl in PORTABLE:
+        return module.run(**prepared)
+    return per_shard(module.run, prepared, module.axes(**prepared), module.OUTPUTS)
 
 
 def explain(op: str, *args, **kwargs) -> str:
@@ -105,11 +125,11 @@ def explain(op: str, *args, **kwargs) -> str:
     """
     if op not in IMPLEMENTATIONS:
         raise ValueError(f"there is no op {op!r}; choose from {', '.join(IMPLEMENTATIONS)}")
-    prepared = importlib.import_module(f".{op}", __package__).prepare(*args, **kwargs)
+    prepared = prepare(op, *args, **kwargs)
     considered, taken, lines = candidates(op), None, []
     for name in dict.fromkeys([*considered, *IMPLEMENTATIONS[op]]):
         if name not in considered:
-            lines.append(f"{name}: only by name on {jax.default_backend()}")
+            lines.append(f"{name}: only by name on {platform()}")
         elif reason := load(op, name).unsupported(**prepared):
             lines.append(f"{name}: {reason}")
         else:

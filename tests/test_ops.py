@@ -23,7 +23,7 @@ PARAMETERS = [
     pytest.param(op, impl, case, id=f"{op}-{impl}-{case.name}", marks=[pytest.mark.slow] if case.slow else [])
     for op, impls in dispatch.IMPLEMENTATIONS.items()
     for impl in impls
-    if impl != "reference"
+    if impl in dispatch.PORTABLE and impl != "reference"
     for case in CASES[op]
 ]
 

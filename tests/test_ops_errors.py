@@ -160,7 +160,7 @@ def test_ids_that_are_not_integers_are_refused(op):
 
 @pytest.mark.parametrize("op", dispatch.IMPLEMENTATIONS)
 def test_an_unknown_implementation_is_refused(op):
-    with pytest.raises(ValueError, match=f"{op}: there is no impl='triton'; choose from auto, xla, reference"):
+    with pytest.raises(ValueError, match=f"{op}: there is no impl='triton'; choose from auto, .*xla, reference"):
         getattr(kernels, op)(**arguments(op), impl="triton")
 
 

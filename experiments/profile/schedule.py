@@ -1,0 +1,198 @@
+"""Compiles for a TPU on a machine that has none, and counts the cycles of the kernels in the schedule.
+
+The libtpu wheel compiles without a chip and can write down its final schedule: one line a bundle of instructions, and
+one bundle a cycle. A kernel's cycles are its bundles times the steps of its grid. That leaves out waits for copies
+(compare with the floors), and a loop inside a kernel, which is refused. What XLA adds around the kernels to bring
+arrays into their layouts is counted as bytes: see ``Compiled.relayout_bytes``.
+"""
+
+import json
+import math
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+from jax.experimental import topologies
+from jax.sharding import AbstractDevice, AbstractMesh, AxisType, SingleDeviceSharding
+
+from ..errors import UserError
+from .workloads import Point, Size
+
+
+class Generation(NamedTuple):
+    """A TPU core as the compiler and the floors see it."""
+
+    topology: str
+    kind: str
+    clock: float
+    """Cycles a second."""
+    bandwidth: float
+    """Bytes a second between a core and its memory."""
+
+
+GENERATIONS = {
+    "v5e": Generation("v5e:2x2", "TPU v5 lite", 1.5e9, 819e9),
+    "v5p": Generation("v5p:2x2x1", "TPU v5", 1.75e9, 2765e9 / 2),
+    "v6e": Generation("v6e:2x2", "TPU v6 lite", 1.75e9, 1640e9),
+}
+
+
+class Kernel(NamedTuple):
+    """One kernel of a compiled program."""
+
+    name: str
+    bundles: int
+    steps: int
+    uses: dict[str, int]
+    """Instructions a step by unit, as the compiler calls it: MXU, VALU, XLU, VLOAD:FILL, VSTORE:SPILL ..."""
+    slots: dict[str, int]
+    """Instructions a bundle that a unit takes."""
+
+
+class Compiled(NamedTuple):
+    """What a compiled program costs."""
+
+    kernels: tuple[Kernel, ...]
+    temporary_bytes: int
+    relayout_bytes: int
+    """Read and written by XLA's copies and transposes of whole arrays."""
+
+    @property
+    def cycles(self) -> int:
+        """Of the kernels."""
+        return sum(kernel.bundles * kernel.steps for kernel in self.kernels)
+
+    def used(self, *units: str) -> float:
+        """Cycles that these units alone would take."""
+        slots = lambda kernel: sum(kernel.uses[unit] / kernel.slots[unit] for unit in units)  # noqa: E731
+        return sum(slots(kernel) * kernel.steps for kernel in self.kernels)
+
+
+def aot(fn: Callable, shapes: Any, generation: str) -> tuple[jax.stages.Traced, jax.stages.Compiled]:
+    """Traces and compiles ``fn`` for one core of a TPU generation.
+
+    Args:
+      fn: a function of the leaves of ``shapes``, a tuple of pytrees.
+      shapes: ``jax.ShapeDtypeStruct`` leaves.
+      generation: a key of ``GENERATIONS``.
+
+    Raises:
+      UserError: libtpu is not installed.
+    """
+    chip = GENERATIONS[generation]
+    os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "true")
+    try:
+        topology = topologies.get_topology_desc(platform="tpu", topology_name=chip.topology)
+    except Exception as error:
+        raise UserError(f"cannot compile for a TPU: {error}; pip install 'subquad[tpu]' brings libtpu") from error
+    place = SingleDeviceSharding(topology.devices[0])
+    shapes = jax.tree.map(lambda s: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=place), shapes)
+    mesh = AbstractMesh((1,), ("x",), (AxisType.Auto,), abstract_device=AbstractDevice(chip.kind, 1, "tpu"))
+    with jax.sharding.use_abstract_mesh(mesh):
+        traced = jax.jit(fn).trace(*shapes)
+        return traced, traced.lower(lowering_platforms=("tpu",)).compile()
+
+
+def count(points: Sequence[Point], generation: str) -> list[Compiled]:
+    """Compiles each point in a process whose libtpu writes its schedules down.
+
+    Raises:
+      UserError: the compiler refuses one of them.
+    """
+    with tempfile.TemporaryDirectory() as dump:
+        flags = f"--xla_jf_dump_to={dump} --xla_jf_dump_llo_text=true --xla_jf_emit_annotations=true"
+        env = os.environ | {
+            "JAX_PLATFORMS": "cpu",
+            "JAX_ENABLE_COMPILATION_CACHE": "false",
+            "ALLOW_MULTIPLE_LIBTPU_LOAD": "true",
+            "LIBTPU_INIT_ARGS": flags,
+        }
+        command = [sys.executable, "-m", __name__, dump, generation, json.dumps(points)]
+        child = subprocess.run(command, env=env, text=True, capture_output=True)
+        if child.returncode:
+            raise UserError(f"{generation}: {child.stderr.strip().splitlines()[-1]}")
+        found = [line for line in child.stdout.splitlines() if line.startswith("[")][-1]
+    return [Compiled(tuple(Kernel(*k) for k in kernels), *rest) for kernels, *rest in json.loads(found)]
+
+
+def examine(fn: Callable, shapes: Any, generation: str, dump: Path) -> Compiled:
+    """Compiles ``fn`` in a process whose libtpu writes to ``dump``, which is emptied."""
+    traced, compiled = aot(fn, shapes, generation)
+    text = compiled.as_text() or ""
+    grids = dict(pallas_grids(traced.jaxpr.jaxpr))
+    kernels = []
+    for call in re.findall(r"%(\S+) = .*custom_call_target=\"tpu_custom_call\"", text):
+        name = max((name for name in grids if name in call), key=len)
+        bundles, uses, slots = schedule(dump, call)
+        kernels.append(Kernel(name, bundles, math.prod(grids[name]), uses, slots))
+    empty(dump)
+    memory = compiled.memory_analysis()
+    return Compiled(tuple(kernels), memory.temp_size_in_bytes if memory else 0, relayout_bytes(text))
+
+
+def empty(folder: Path) -> None:
+    """Deletes the files in a folder."""
+    for path in folder.iterdir():
+        path.unlink()
+
+
+def schedule(dump: Path, call: str) -> tuple[int, dict[str, int], dict[str, int]]:
+    """The bundles of one computation, and the use and the slots of each unit.
+
+    Raises:
+      ValueError: the kernel holds a loop, whose trips the schedule does not tell.
+    """
+    one = lambda suffix: next(dump.glob(f"*-{call}-*-{suffix}.txt")).read_text()  # noqa: E731
+    total = re.search(r"total scheduled bundles:\s+(\d+)", one("schedule-analysis_final_bundles"))
+    if not total:
+        raise ValueError(f"libtpu wrote no schedule of {call}")
+    if len(re.findall(r"^ *0x[0-9a-f]+ +LB:", one("final_bundles"), re.MULTILINE)) > 1:
+        raise ValueError(f"{call} holds a loop besides its grid's")
+    head, table = one("final_hlo-static-per-bundle-utilization").split("== UTILIZATION:")
+    names, capacity = head.strip().splitlines()[-2:]
+    units, uses = names.split(", "), Counter()
+    for line in table.split("\n"):
+        uses.update({unit: int(n) for unit, n in zip(units, line.split(), strict=False)})
+    return int(total[1]), dict(uses), {unit: int(n) for unit, n in zip(units, capacity.split(), strict=True)}
+
+
+def relayout_bytes(text: str) -> int:
+    """Bytes that the copies and transposes of a program's entry read and write; each reads what it writes."""
+    entry = text[text.index("\nENTRY") :]
+    sizes = {"bf16": 2, "f32": 4, "s32": 4, "pred": 1}
+    moved = re.findall(r"^  (?:ROOT )?%(?:copy|transpose|reshape)[\w.-]* = (\w+)\[([\d,]*)\]", entry, re.MULTILINE)
+    return sum(2 * sizes.get(kind, 4) * math.prod(int(n) for n in shape.split(",") if n) for kind, shape in moved)
+
+
+def pallas_grids(jaxpr: Any) -> Iterator[tuple[str, tuple[int, ...]]]:
+    """The name and the grid of each kernel, at any depth of a jaxpr."""
+    for eqn in jaxpr.eqns:
+        if eqn.primitive.name == "pallas_call":
+            name = eqn.params.get("name") or getattr(eqn.params.get("name_and_src_info"), "name", None)
+            yield str(name), eqn.params["grid_mapping"].grid
+            continue
+        for value in jax.tree.leaves(list(eqn.params.values()), is_leaf=lambda v: hasattr(v, "eqns")):
+            inner = getattr(value, "jaxpr", value)
+            if hasattr(inner, "eqns"):
+                yield from pallas_grids(inner)
+
+
+def main() -> None:
+    """The child process of ``count``."""
+    dump, generation, points = sys.argv[1:]
+    found = []
+    for op, size, backward in json.loads(points):
+        empty(Path(dump))
+        found.append(examine(*Point(op, Size(*size), backward).program(), generation, Path(dump)))
+    print(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,65 @@
+"""Where the TPU kernels run: on a TPU, in simulation on any machine, or compiled for a TPU that is elsewhere."""
+
+import contextlib
+from collections.abc import Iterator
+from contextvars import ContextVar
+from typing import Literal
+
+import jax
+
+GENERATIONS = {
+    "TPU v5 lite": "v5e",
+    "TPU v5e": "v5e",
+    "TPU v5": "v5p",
+    "TPU v5p": "v5p",
+    "TPU v6 lite": "v6e",
+    "TPU v6e": "v6e",
+}
+"""By JAX's names: the generations that the kernels are compiled for in the tests."""
+
+_simulated: ContextVar[bool] = ContextVar("simulated", default=False)
+
+
+@contextlib.contextmanager
+def simulate_tpu(*, detect_races: bool = True, uninitialized_memory: Literal["nan", "zero"] = "nan") -> Iterator[None]:
+    """Within this context the machine counts as a TPU, whose memory and copies are simulated on the CPU.
+
+    That takes about 2 ms a grid step, and is for tests. ``impl="auto"`` takes the TPU kernels too. What is to be
+    simulated must be both traced and run within the context.
+
+    Args:
+      detect_races: raise where accesses and copies race.
+      uninitialized_memory: what memory holds that nobody wrote.
+    """
+    from jax.experimental.pallas import tpu as pltpu
+
+    params = pltpu.InterpretParams(detect_races=detect_races, uninitialized_memory=uninitialized_memory)
+    token = _simulated.set(True)
+    try:
+        with pltpu.force_tpu_interpret_mode(params):
+            yield
+    finally:
+        _simulated.reset(token)
+        pltpu.reset_tpu_interpret_mode_state()
+
+
+def kind() -> str | None:
+    """The TPU that is traced for: ``"simulated"``, an abstract mesh's device or this machine's; None if there is none.
+
+    A device goes by JAX's name for it.
+    """
+    if _simulated.get():
+        return "simulated"
+    if abstract := jax.sharding.get_abstract_mesh().abstract_device:
+        return abstract.device_kind if abstract.device_kind.startswith("TPU") else None
+    return jax.devices()[0].device_kind if jax.default_backend() == "tpu" else None
+
+
+def unsupported() -> str | None:
+    """Why no TPU kernel runs here, in words, or None."""
+    found = kind()
+    if found is None:
+        return f"this is a {jax.default_backend()}, not a TPU (kernels.simulate_tpu() runs it anywhere, slowly)"
+    if found != "simulated" and found not in GENERATIONS:
+        return f"no test covers {found}; those covered are {', '.join(dict.fromkeys(GENERATIONS.values()))}"
+    return None
