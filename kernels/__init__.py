@@ -41,6 +41,7 @@ from .long_conv import long_conv
 from .longhorn import longhorn
 from .mlstm import mlstm
 from .selective_scan import selective_scan
+from .sharding import sharding
 from .short_conv import short_conv
 from .slstm import slstm
 from .tpu import simulate_tpu
@@ -58,6 +59,7 @@ __all__ = [
     "longhorn",
     "mlstm",
     "selective_scan",
+    "sharding",
     "short_conv",
     "simulate_tpu",
     "slstm",

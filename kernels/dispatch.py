@@ -2,7 +2,8 @@
 
 An op's folder holds ``prepare(...)``, which takes the public arguments, checks them and fills the defaults, and
 implementations: modules with ``run(**prepared)`` and ``unsupported(**prepared) -> str | None``. An implementation is
-imported when first asked for, so that a GPU or TPU toolchain is needed only where it is used.
+imported when first asked for, so that a GPU or TPU toolchain is needed only where it is used. One made of kernels also
+says which axes its arrays have, by ``axes(**prepared)`` and ``OUTPUTS``: see ``sharding.per_shard``.
 """
 
 import importlib
@@ -15,12 +16,13 @@ from typing import Any
 import jax
 
 from . import tpu
+from .sharding import per_shard
 
 IMPLEMENTATIONS: dict[str, tuple[str, ...]] = {
     "delta_rule": ("xla", "reference"),
     "diagonal_ssm": ("xla", "reference"),
     "dplr": ("xla", "reference"),
-    "gla": ("xla", "reference"),
+    "gla": ("pallas_tpu", "xla", "reference"),
     "linear_scan": ("xla", "reference"),
     "log_linear": ("xla", "reference"),
     "long_conv": ("xla", "reference"),
@@ -101,7 +103,9 @@ def call(op: str, impl: str, **prepared):
 def _run(op: str, impl: str, module: ModuleType, prepared: dict):
     if (taken := _taken.get()) is not None:
         taken[op] = impl
-    return module.run(**prepared)
+    if impl in PORTABLE:
+        return module.run(**prepared)
+    return per_shard(module.run, prepared, module.axes(**prepared), module.OUTPUTS)
 
 
 def explain(op: str, *args, **kwargs) -> str:

@@ -9,7 +9,9 @@ from flax import nnx
 from subquad.archs import LM, preset
 from subquad.experiments.cli import parse
 from subquad.experiments.errors import UserError
-from subquad.experiments.profile import decode
+from subquad.experiments.profile import decode, tpu
+from subquad.experiments.profile.schedule import count
+from subquad.experiments.profile.workloads import Point, Size
 
 
 def test_only_architectures_whose_state_stops_growing_are_linear():
@@ -36,3 +38,17 @@ def test_refusals():
         parse(["profile", "decode", "--contexts", "0"])()
     with pytest.raises(UserError, match="there is no architecture 'mamba22': did you mean 'mamba2'"):
         parse(["profile", "decode", "--archs", "mamba22"])()
+
+
+def test_a_kernel_s_cycles_are_counted_without_a_tpu():
+    point = Point("gla scalar", Size(T=512, H=2), backward=False)
+    (one,) = count([point], "v6e")
+    assert [(kernel.name, kernel.steps) for kernel in one.kernels] == [("gla_scalar_forward", 2)]
+    cells = dict(zip(tpu.COLUMNS, tpu.row("v6e", point, one), strict=True))
+    assert float(cells["matrix floor"]) < float(cells["kernels"]) <= float(cells["both"])
+    assert float(cells["memory floor"]) == pytest.approx((4 * 128 * 2 + 4) / 1640 * 1.75, abs=0.01)
+
+
+def test_an_unknown_kernel_is_named():
+    with pytest.raises(UserError, match="there is no 'gla scaler': did you mean 'gla scalar'"):
+        parse(["profile", "tpu", "--ops", "gla scaler"])()

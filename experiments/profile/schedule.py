@@ -87,6 +87,7 @@ def aot(fn: Callable, shapes: Any, generation: str) -> tuple[jax.stages.Traced, 
       UserError: libtpu is not installed.
     """
     chip = GENERATIONS[generation]
+    os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "true")
     try:
         topology = topologies.get_topology_desc(platform="tpu", topology_name=chip.topology)
     except Exception as error:
@@ -128,7 +129,7 @@ def examine(fn: Callable, shapes: Any, generation: str, dump: Path) -> Compiled:
     grids = dict(pallas_grids(traced.jaxpr.jaxpr))
     kernels = []
     for call in re.findall(r"%(\S+) = .*custom_call_target=\"tpu_custom_call\"", text):
-        name = re.sub(r"[.\d]+$", "", call)
+        name = max((name for name in grids if name in call), key=len)
         bundles, uses, slots = schedule(dump, call)
         kernels.append(Kernel(name, bundles, math.prod(grids[name]), uses, slots))
     empty(dump)

@@ -50,7 +50,6 @@ SOURCES: dict[str, Callable[[jax.Array], jax.Array]] = {
 
 QKV = {"q": ("HK", "norm"), "k": ("HK", "norm"), "v": ("HV", "plain")}
 OPS: dict[str, Workload] = {
-    "gla": Workload(kernels.gla, QKV),
     "gla scalar": Workload(kernels.gla, QKV | {"g": ("H", "gate")}),
     "gla vector": Workload(kernels.gla, QKV | {"g": ("HK", "gate")}),
 }
