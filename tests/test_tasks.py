@@ -183,6 +183,13 @@ def test_a_mixer_without_heads_keeps_its_own_state():
     assert [getattr(c.model.pattern[0], "state_dim", None) for c in found] == [None, 16, 32]
 
 
+def test_the_name_of_an_architecture_may_give_its_heads():
+    task = dataclasses.replace(mqar(), mlp=SwiGLUConfig(64), heads=2)
+    found = contestants(["transformer", "deltanet", "deltanet+heads=1", "slstm+heads=4"], task, 32)
+    assert [c.model.pattern[0].heads for c in found] == [2, 2, 1, 4]
+    assert [c.model.pattern[0].head_dim for c in found[:3]] == [16, 16, 32]
+
+
 @pytest.mark.parametrize("name", COMPARISONS)
 def test_presets_stand_on_data_that_is_there(name):
     comparison = COMPARISONS[name]()

@@ -133,7 +133,8 @@ def contestants(archs: Sequence[str], task: Task, dim: int) -> list[Contestant]:
     entries = []
     for arch in archs:
         own = base(arch)
-        pattern = tuple(fit_heads(mixer, dim, task.heads) for mixer in own.pattern)
+        given = frozenset(re.findall(r"\+(\w+)=", arch.rpartition(":")[2]))
+        pattern = tuple(fit_heads(mixer, dim, task.heads, given) for mixer in own.pattern)
         trunk = {field: getattr(own, field) for field in TRUNK}
         model = LMConfig(source.vocab, dim, task.depth, pattern, task.mlp, embed_std=task.embed_std, **trunk)
         entries.append((short_name(arch), own, model))
@@ -148,18 +149,20 @@ def contestants(archs: Sequence[str], task: Task, dim: int) -> list[Contestant]:
     return matched
 
 
-def fit_heads(mixer: MixerConfig, dim: int, heads: int) -> MixerConfig:
+def fit_heads(mixer: MixerConfig, dim: int, heads: int, given: frozenset[str] = frozenset()) -> MixerConfig:
     """The mixer with ``heads`` heads over width ``dim``: key and value widths of one head are dim / heads.
 
-    Fields a mixer does not have are left alone, so a mixer without heads is returned as it is.
+    Fields a mixer does not have are left alone, so a mixer without heads is returned as it is; and so are the fields
+    that the architecture's name gives.
     """
     fields = {f.name for f in dataclasses.fields(mixer)}
     if not fields & {"heads", "head_dim"}:
         return mixer
+    heads = getattr(mixer, "heads", heads) if "heads" in given else heads
     keys = dim // heads
     values = keys * getattr(mixer, "expand", 1)  # Mamba-2's heads are those of its inner width, its keys its state_dim
     wanted = {"heads": heads, "head_dim": values if "state_dim" in fields else keys, "state_dim": keys}
-    return replace(mixer, **{name: size for name, size in wanted.items() if name in fields})
+    return replace(mixer, **{name: size for name, size in wanted.items() if name in fields - given})
 
 
 def match_parameters(name: str, model: LMConfig, target: int) -> LMConfig:
