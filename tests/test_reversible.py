@@ -10,7 +10,7 @@ import pytest
 from flax import nnx
 from mixers import quick_jit
 from subquad.archs import LM, LMConfig
-from subquad.layers import AttentionConfig, GeluMLPConfig, MinGRUConfig, MixerConfig, RWKV7Config
+from subquad.layers import AttentionConfig, GeluMLPConfig, HGRN2Config, MinGRUConfig, MixerConfig, RWKV7Config
 
 HYBRID = LMConfig(
     vocab=19,
@@ -22,10 +22,10 @@ HYBRID = LMConfig(
     tied=False,
     embed_std=0.5,
 )
-SIDE = dataclasses.replace(HYBRID, depth=6, pattern=(RWKV7Config(head_dim=8), MinGRUConfig()), mlp=None, tied=True)
+SIDE = dataclasses.replace(HYBRID, depth=6, pattern=(RWKV7Config(head_dim=8), HGRN2Config(head_dim=8)), mlp=None, tied=True)
 CONFIGS = {
     "hybrid with a tail": HYBRID,
-    "values handed to later layers": SIDE,
+    "values handed to later layers, and shared bounds": SIDE,
     "32 layers": dataclasses.replace(HYBRID, depth=32, pattern=(MinGRUConfig(),)),
     "32 layers by midpoint": dataclasses.replace(HYBRID, depth=32, pattern=(MinGRUConfig(),), residual="midpoint"),
 }
@@ -47,7 +47,8 @@ def published(lm: LM, tokens: jax.Array, ids: jax.Array | None) -> jax.Array:
 
     def period(carry, blocks):
         x1, x2, side = carry
-        for block in blocks:
+        for position, block in enumerate(blocks):
+            block = lm._complete(block, position)
             y, _, side = block.mixer.prefill_side(block.norm(x2), block.init_cache(len(tokens), 0), ids, side)
             x1, x2 = x2, x1 + step * y
             if config.mlp is not None:
