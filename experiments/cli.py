@@ -13,7 +13,7 @@ import tyro
 from tyro.conf import Positional, arg
 
 from .errors import UserError, nearest
-from .xla import sound
+from .xla import quiet, sound
 
 if TYPE_CHECKING:
     from .config import RunConfig
@@ -309,6 +309,7 @@ def main(argv: list[str] | None = None) -> None:
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache))
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
     sound()
+    quiet()
     arguments = sys.argv[1:] if argv is None else argv
     try:
         sys.exit(parse(arguments)())
