@@ -8,14 +8,13 @@ ARCHS = ("transformer", "mamba", "s4d")
 
 
 def selective_copying() -> Comparison:
-    """``subquad compare --preset selective_copying``: about ten minutes on one idle core; not recorded.
+    """``subquad compare --preset selective_copying``: 20 minutes on one core of a busy machine.
 
     Four tokens among 24, which two layers of width 32 must name at the end; solved: an accuracy of at least 0.95. Mamba
     is to solve it; S4D, whose recurrence does not depend on its input, is to stay below 0.6. In the paper (16 tokens
     among 4,096, ``data.selective_copying.published``): Mamba 0.998, its recurrence in a plain block 0.970, S4 0.183.
 
-    Begun and not finished: a transformer had 0.951, 0.970 and 0.961, Mamba 0.996 and 0.926, and S4D 0.682 and 0.725,
-    above its bound.
+    S4D misses its bound: here the row is hardly longer than what is copied, which may be what helps it.
 
     Source: Gu & Dao (2023), Mamba, arXiv 2312.00752, table of selective copying.
     """

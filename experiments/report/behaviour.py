@@ -31,9 +31,8 @@ not changed after a run; sizes, steps and learning rates were set after shorter 
 Figures are from the test split and seeds that no choice was made on. A published figure is the paper's, at its size and
 length of training: it is no bound.
 
-Not recorded: `selective_copying`, begun and not finished: its preset says what came out. `modular` has 76 times the
-tokens of `parity` a run, more layers and twice the width: at the 37 seconds of one core that DeltaNet takes for a run
-of `parity`, its 42 runs or more are two days of one core at the least.
+Not recorded: `modular`, which has 76 times the tokens of `parity` a run, more layers and twice the width: at the 37
+seconds of one core that DeltaNet takes for a run of `parity`, its 42 runs or more are two days of one core at the least.
 
 Written by `python -m subquad.experiments.report.behaviour` from `records/*.json`.
 """
