@@ -22,7 +22,8 @@ HYBRID = LMConfig(
     tied=False,
     embed_std=0.5,
 )
-SIDE = dataclasses.replace(HYBRID, depth=6, pattern=(RWKV7Config(head_dim=8), HGRN2Config(head_dim=8)), mlp=None, tied=True)
+HANDED = (RWKV7Config(head_dim=8), HGRN2Config(head_dim=8))
+SIDE = dataclasses.replace(HYBRID, depth=6, pattern=HANDED, mlp=None, tied=True)
 CONFIGS = {
     "hybrid with a tail": HYBRID,
     "values handed to later layers, and shared bounds": SIDE,

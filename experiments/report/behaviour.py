@@ -32,7 +32,7 @@ Figures are from the test split and seeds that no choice was made on. A publishe
 length of training: it is no bound.
 
 Not recorded: `modular`, which has 76 times the tokens of `parity` a run, more layers and twice the width: at the 37
-seconds of one core that DeltaNet takes for a run of `parity`, its 42 runs or more are two days of one core at the least.
+seconds of one core that DeltaNet takes for a run of `parity`, its 42 runs or more are two days of one core at least.
 
 Written by `python -m subquad.experiments.report.behaviour` from `records/*.json`.
 """
