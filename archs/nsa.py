@@ -16,7 +16,7 @@ nsa = Arch(
             BYTES,
             dim=128,
             depth=5,
-            pattern=(NSAConfig(head_dim=32, kv_heads=1, block_size=16, chosen=4, window=64),),
+            pattern=(NSAConfig(head_dim=32, kv_heads=1, block_size=8, chosen=4, window=64),),
             mlp=SwiGLUConfig(),
         ),
     },
