@@ -109,6 +109,5 @@ CHANNEL_MIXERS: dict[str, type[ChannelMixerConfig]] = {
     "swiglu": SwiGLUConfig,
 }
 
-GROWING = frozenset({"attention", "bigbird", "dsa", "hyena", "moba", "nsa", "reformer"})
-GROWING = frozenset({"attention", "hyena", "parallel", "zamba"})
+GROWING = frozenset({"attention", "bigbird", "dsa", "hyena", "moba", "nsa", "parallel", "reformer", "zamba"})
 """Mixers whose state grows with the sequence (Hyena's up to its filters' length); what the others keep is constant."""

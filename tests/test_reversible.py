@@ -22,11 +22,12 @@ HYBRID = LMConfig(
     tied=False,
     embed_std=0.5,
 )
-HANDED = (RWKV7Config(head_dim=8), HGRN2Config(head_dim=8))
-SIDE = dataclasses.replace(HYBRID, depth=6, pattern=HANDED, mlp=None, tied=True)
+SIDE = dataclasses.replace(HYBRID, depth=6, pattern=(RWKV7Config(head_dim=8), MinGRUConfig()), mlp=None, tied=True)
+SHARED = dataclasses.replace(HYBRID, depth=6, pattern=(HGRN2Config(head_dim=8),), mlp=None, tied=True)
 CONFIGS = {
     "hybrid with a tail": HYBRID,
-    "values handed to later layers, and shared bounds": SIDE,
+    "values handed to later layers": SIDE,
+    "bounds that layers share": SHARED,
     "32 layers": dataclasses.replace(HYBRID, depth=32, pattern=(MinGRUConfig(),)),
     "32 layers by midpoint": dataclasses.replace(HYBRID, depth=32, pattern=(MinGRUConfig(),), residual="midpoint"),
 }

@@ -34,7 +34,7 @@ def refusal(op, case, inputs):
 def test_simulated_kernel_agrees_with_the_definition(op, case, monkeypatch):
     inputs, cotangents = draw(op, case, seed=0)
     if op == "gla":  # few heads a step: a large kernel takes the CPU's compiler long
-        width = 256 if case.name == "vector gate" else 128
+        width = 256 if case.name in ("vector gate", "wide") else 128
         monkeypatch.setitem(dispatch.load(op, "pallas_tpu").WIDTH, True, width)
     with kernels.simulate_tpu():
         if reason := refusal(op, case, inputs):

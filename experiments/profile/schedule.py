@@ -13,6 +13,7 @@ import re
 import subprocess
 import sys
 import tempfile
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -75,6 +76,10 @@ class Compiled(NamedTuple):
         return sum(slots(kernel) * kernel.steps for kernel in self.kernels)
 
 
+_loading = threading.Lock()
+"""Two threads that load libtpu at once get in each other's way."""
+
+
 def aot(fn: Callable, shapes: Any, generation: str) -> tuple[jax.stages.Traced, jax.stages.Compiled]:
     """Traces and compiles ``fn`` for one core of a TPU generation.
 
@@ -89,7 +94,8 @@ def aot(fn: Callable, shapes: Any, generation: str) -> tuple[jax.stages.Traced, 
     chip = GENERATIONS[generation]
     os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "true")
     try:
-        topology = topologies.get_topology_desc(platform="tpu", topology_name=chip.topology)
+        with _loading:
+            topology = topologies.get_topology_desc(platform="tpu", topology_name=chip.topology)
     except Exception as error:
         raise UserError(f"cannot compile for a TPU: {error}; pip install 'subquad[tpu]' brings libtpu") from error
     place = SingleDeviceSharding(topology.devices[0])
