@@ -99,6 +99,12 @@ MODELS: dict[str, tuple[str, dict]] = {
     ),
     "qwen3_next": ("Qwen3Next", TRANSFORMER | QWEN_DELTA | {"mlp_only_layers": [0, 1, 2], "num_experts": 2}),
     "qwen3_5": ("Qwen3_5", TRANSFORMER | QWEN_DELTA | {"tie_word_embeddings": True}),
+    "olmo_hybrid": (
+        "OlmoHybrid",
+        TRANSFORMER
+        | QWEN_DELTA
+        | {"head_dim": 10, "hidden_size": 40, "linear_num_key_heads": 4, "rope_parameters": ROPE},
+    ),
     "bamba": (
         "Bamba",
         TRANSFORMER
@@ -112,6 +118,29 @@ MODELS: dict[str, tuple[str, dict]] = {
             "mamba_d_conv": 3,
             "mamba_chunk_size": 8,
         },
+    ),
+    "granite_hybrid": (
+        "GraniteMoeHybrid",
+        TRANSFORMER
+        | {
+            "hidden_size": 40,
+            "num_hidden_layers": 3,
+            "layer_types": ["linear_attention", "full_attention", "linear_attention"],
+            "num_local_experts": 0,
+            "shared_intermediate_size": 52,
+            "mamba_n_heads": 5,
+            "mamba_d_state": 10,
+            "mamba_d_conv": 3,
+            "mamba_chunk_size": 8,
+            "embedding_multiplier": 1.7,
+            "logits_scaling": 1.6,
+            "residual_multiplier": 0.7,
+            "attention_multiplier": 0.4,
+        },
+    ),
+    "rwkv": (
+        "Rwkv",
+        {"hidden_size": 36, "num_hidden_layers": 3, "intermediate_size": 92, "layer_norm_epsilon": 1e-5},
     ),
     "mamba": ("Mamba", MAMBA),
     "falcon_mamba": ("FalconMamba", MAMBA | {"mixer_rms_eps": 1e-2}),
@@ -211,7 +240,7 @@ MODELS: dict[str, tuple[str, dict]] = {
     ),
 }
 
-MIXERS = {"minimax": "self_attn"}
+MIXERS = {"minimax": "self_attn", "olmo_hybrid": "linear_attn"}
 """Models whose blocks add up as none of ours do: of these, also what this module of each layer reads and writes."""
 
 INITS = {
@@ -264,20 +293,21 @@ def write_inits(seed: int = 2) -> None:
 
 
 def run(model: torch.nn.Module, mixer: str | None = None, seed: int = 1) -> dict[str, np.ndarray]:
-    """Random tokens, and the logits of each next one; and ``inputs.<layer>``, ``outputs.<layer>`` of a mixer."""
+    """Random tokens, and the logits of each next one; and ``inputs.<i>``, ``outputs.<i>`` of the i-th such mixer."""
     tokens, seen = np.random.default_rng(seed).integers(3, VOCAB, (B, T)), {}
     for name, module in model.named_modules():
         if mixer and name.endswith(f".{mixer}"):
-            module.register_forward_hook(functools.partial(keep, seen, name.split(".")[-2]), with_kwargs=True)
+            module.register_forward_hook(functools.partial(keep, seen), with_kwargs=True)
     with torch.no_grad():
         logits = model(input_ids=torch.from_numpy(tokens), use_cache=False).logits
     return {"tokens": tokens.astype(np.int32), "logits": logits.numpy(), **seen}
 
 
-def keep(seen: dict[str, np.ndarray], layer: str, module: torch.nn.Module, args: tuple, kwargs: dict, output) -> None:
+def keep(seen: dict[str, np.ndarray], module: torch.nn.Module, args: tuple, kwargs: dict, output) -> None:
     """Notes what a module read and wrote."""
-    seen[f"inputs.{layer}"] = kwargs["hidden_states"].numpy()
-    seen[f"outputs.{layer}"] = (output[0] if isinstance(output, tuple) else output).numpy()
+    number = len(seen) // 2
+    seen[f"inputs.{number}"] = kwargs["hidden_states"].numpy()
+    seen[f"outputs.{number}"] = (output[0] if isinstance(output, tuple) else output).numpy()
 
 
 def published(model: torch.nn.Module) -> dict[str, np.ndarray]:
