@@ -243,13 +243,24 @@ MODELS: dict[str, tuple[str, dict]] = {
 MIXERS = {"minimax": "self_attn", "olmo_hybrid": "linear_attn"}
 """Models whose blocks add up as none of ours do: of these, also what this module of each layer reads and writes."""
 
-INITS = {
+LARGER = {
     "recurrent_gemma": {"hidden_size": 320, "intermediate_size": 128},
     "mamba": {"hidden_size": 256, "time_step_rank": 16, "state_size": 16},
+    "falcon_mamba": {"hidden_size": 256, "time_step_rank": 16, "state_size": 16},
+    "jamba": {"hidden_size": 256, "mamba_dt_rank": 16},
+    "zamba": {"hidden_size": 256, "mamba_dt_rank": 16},
     "xlstm": {"hidden_size": 256, "num_heads": 8},
     "kimi_linear": {"hidden_size": 256, "linear_head_dim": 32, "linear_num_heads": 8},
+    "mamba2": {"num_heads": 48, "head_dim": 2, "expand": 2, "hidden_size": 48},
+    "bamba": {"hidden_size": 48, "mamba_n_heads": 48, "mamba_d_head": 2},
+    "granite_hybrid": {"hidden_size": 48, "mamba_n_heads": 48, "mamba_d_head": 2},
+    "falcon_h1": {"mamba_n_heads": 48, "mamba_d_ssm": 96},
+    "qwen3_next": {"linear_num_key_heads": 24, "linear_num_value_heads": 48},
+    "qwen3_5": {"linear_num_key_heads": 24, "linear_num_value_heads": 48},
+    "olmo_hybrid": {"linear_num_key_heads": 48, "linear_num_value_heads": 48},
+    "rwkv": {"hidden_size": 128},
 }
-"""Models whose layers start there as their authors' code has it, and the sizes that make a deviation mean something."""
+"""Sizes that make the deviation of what is drawn mean something, for ``inits.json``."""
 
 
 def classes(name: str) -> tuple[type, type]:
@@ -278,17 +289,19 @@ def build(name: str, seed: int = 0) -> torch.nn.Module:
 
 
 def write_inits(seed: int = 2) -> None:
-    """Writes ``inits.json``: of each model the config, and the mean and deviation of each tensor at the start."""
+    """Writes ``inits.json``: of each model the config; each tensor's shape, and its mean and deviation at the start."""
     found = {}
-    for name, larger in INITS.items():
-        family, settings = MODELS[name]
+    for name, (family, settings) in MODELS.items():
         Config, Model = classes(family)
         torch.manual_seed(seed)
-        model = Model(Config(**(COMMON | settings | larger)))
-        start = {key: [float(p.mean()), float(p.std())] for key, p in published(model).items()}
+        model = Model(Config(**(COMMON | settings | LARGER.get(name, {}))))
+        start = {
+            key: [p.shape, *(float(f"{z:.6g}") for z in (p.mean(), p.std()))] for key, p in published(model).items()
+        }
         found[name] = {"config": json.loads(model.config.to_json_string()), "start": start}
     path = HERE / "inits.json"
-    path.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    lines = (f"{json.dumps(name)}: {json.dumps(model)}" for name, model in found.items())
+    path.write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")
     print(f"inits: {', '.join(found)}, {path.stat().st_size:,} bytes")
 
 
