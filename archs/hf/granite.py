@@ -45,7 +45,7 @@ def scaled(config: Config, tensors: Tensors) -> Tensors:
 
 def multiplied(config: Config, layer: Tensors) -> Tensors:
     """One layer's matrices with their factors; scores are scaled by one of its own, not by the heads' width."""
-    factors = dict.fromkeys(ADDED, config["residual_multiplier"])
+    factors: dict[str, float] = dict.fromkeys(ADDED, config["residual_multiplier"])
     factors["self_attn.q_proj"] = config["attention_multiplier"] * head_dim(config) ** 0.5
     there = {f"{name}.weight": factor for name, factor in factors.items() if f"{name}.weight" in layer}
     return layer | {name: np.asarray(layer[name], np.float32) * np.float32(factor) for name, factor in there.items()}
