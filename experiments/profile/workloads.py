@@ -54,6 +54,7 @@ OPS: dict[str, Workload] = {
     "gla vector": Workload(kernels.gla, QKV | {"g": ("HK", "gate")}),
     "delta scalar": Workload(kernels.delta_rule, QKV | {"beta": ("H", "sigmoid"), "g": ("H", "gate")}),
     "delta vector": Workload(kernels.delta_rule, QKV | {"beta": ("H", "sigmoid"), "g": ("HK", "gate")}),
+    "dplr": Workload(kernels.dplr, QKV | {"a": ("HK", "norm"), "b": ("HK", "plain"), "g": ("HK", "gate")}),
 }
 """What ``subquad profile tpu`` knows; a new one is a line."""
 
