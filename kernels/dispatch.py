@@ -21,7 +21,7 @@ from .sharding import per_shard
 IMPLEMENTATIONS: dict[str, tuple[str, ...]] = {
     "delta_rule": ("pallas_tpu", "xla", "reference"),
     "diagonal_ssm": ("xla", "reference"),
-    "dplr": ("xla", "reference"),
+    "dplr": ("pallas_tpu", "xla", "reference"),
     "gla": ("pallas_tpu", "xla", "reference"),
     "linear_scan": ("xla", "reference"),
     "log_linear": ("xla", "reference"),

@@ -5,10 +5,12 @@ only.
 """
 
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 
 import jax
 import jax.numpy as jnp
 import pytest
+from mixers import DIM, built, merge
 from subquad import kernels
 from subquad.experiments.profile.schedule import GENERATIONS, aot
 from subquad.experiments.profile.workloads import OPS, Point, Size
@@ -39,6 +41,8 @@ def test_simulated_kernel_agrees_with_the_definition(op, case, monkeypatch):
         widths = dispatch.load(op, "pallas_tpu").WIDTH
         monkeypatch.setitem(widths, True, 256 if case.name in ("vector gate", "wide") else 128)
         monkeypatch.setitem(widths, False, widths[False] if case.name == "scalar gate" else 256)
+    elif op in ("delta_rule", "dplr"):
+        monkeypatch.setattr(dispatch.load(op, "pallas_tpu"), "HEADS", 2)
     with kernels.simulate_tpu():
         if reason := refusal(op, case, inputs):
             pytest.skip(reason)
@@ -83,6 +87,14 @@ def test_a_generation_that_no_test_covers_takes_xla(op):
         lines = kernels.explain(op, **inputs).splitlines()
     assert "pallas_tpu: no test covers TPU v3; those covered are v5e, v5p, v6e" in lines
     assert "xla: taken" in lines
+
+
+@pytest.mark.parametrize(("simulated", "impl"), [(True, "pallas_tpu"), (False, "xla")])
+def test_rwkv7_runs_in_the_kernel_where_there_is_a_tpu(simulated, impl):
+    (graph, params), x = built("rwkv7"), jnp.zeros((2, 5, DIM))
+    with kernels.simulate_tpu() if simulated else nullcontext(), dispatch.recorded() as taken:
+        jax.eval_shape(lambda params, x: merge(graph, params)(x), params, x)
+    assert taken["dplr"] == impl
 
 
 def test_generations_are_those_that_the_kernels_accept():

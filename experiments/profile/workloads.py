@@ -55,6 +55,7 @@ OPS: dict[str, Workload] = {
     "delta scalar": Workload(kernels.delta_rule, QKV | {"beta": ("H", "sigmoid"), "g": ("H", "gate")}),
     "delta vector": Workload(kernels.delta_rule, QKV | {"beta": ("H", "sigmoid"), "g": ("HK", "gate")}),
     "mlstm": Workload(kernels.mlstm, QKV | {"i": ("H", "float"), "f": ("H", "float")}),
+    "dplr": Workload(kernels.dplr, QKV | {"a": ("HK", "norm"), "b": ("HK", "plain"), "g": ("HK", "gate")}),
 }
 """What ``subquad profile tpu`` knows; a new one is a line."""
 
