@@ -96,8 +96,6 @@ def _forward(plan, q, k, v, g, first, ids):
 
 def _backward(plan, residuals, cotangents):
     q, k, v, g, kept, ids = residuals
-    if plan.vector:  # differentiated code is long: only the heads that share a key head are taken together
-        plan = plan._replace(heads=min(plan.heads, kept.shape[1] // q.shape[1]), keys=1)
     kernel, name = KERNELS[plan.vector].backward_kernel, f"gla_{'vector' if plan.vector else 'scalar'}_backward"
     dq, dk, dv, dg, dfirst = backward(kernel, name, plan, q, k, v, g, kept, ids, *cotangents)
     return joined(dq, q), joined(dk, k), dv, dg, dfirst, tuple(jnp.zeros_like(x) for x in ids)
