@@ -18,7 +18,10 @@ from subquad.kernels import dispatch, tpu
 from test_ops import CASES, check, definition, draw, everything
 
 OPS_WITH_KERNELS = [op for op, impls in dispatch.IMPLEMENTATIONS.items() if "pallas_tpu" in impls]
-FEW = {"mlstm": ("no state", "extreme input gates", "packed", "padding, closed input gates", "bfloat16")}
+FEW = {
+    "dplr": ("strong gate", "packed, half strong gate", "equal keys, rate 1.99", "bfloat16"),
+    "mlstm": ("no state", "extreme input gates", "packed", "padding, closed input gates", "bfloat16"),
+}
 """Of kernels that take long to simulate, the cases that are not left to the full run."""
 
 
