@@ -71,13 +71,13 @@ class ScalarDecays:
     ):  # fmt: skip
         self.causal, self.undecayed = causal, erasing is not None
         row, col = iotas(causal.shape[0])
-        strict = causal & (row > col)
+        self.strict = causal & (row > col)
         self.within = each(lambda s: jnp.exp(jnp.where(causal, s, -jnp.inf)), sums)
         if erasing is None:
-            self.erases = each(lambda w: jnp.where(strict, w, 0.0), self.within)
+            self.erases = self.within
             self.enters = each(lambda e: [e, e], enter)
         else:
-            self.erases = each(lambda s: jnp.exp(jnp.where(strict, s, -jnp.inf)), erasing[0])
+            self.erases = each(lambda s: jnp.exp(jnp.where(self.strict, s, -jnp.inf)), erasing[0])
             self.enters = each(lambda *e: e, enter, erasing[1])
         self.leave, self.through = leave, through
 
@@ -86,7 +86,7 @@ class ScalarDecays:
         C = q[0].shape[0]
         both = [each(lambda q, a, k: dot(jnp.concatenate([q, a]), k, (1, 1)), q, a, k) for k in rights]
         P = [each(lambda s, w: s[:C] * w, one, self.within) for one in both]
-        return P, [each(lambda s, w: s[C:] * w, one, self.erases) for one in both]
+        return P, [each(lambda s, w: jnp.where(self.strict, s[C:] * w, 0.0), one, self.erases) for one in both]
 
     def query_scores(self, q: Heads, rights: list[Heads]) -> list[Heads]:
         """The first of the scores alone."""
