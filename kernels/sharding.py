@@ -46,7 +46,9 @@ def sharding(*, batch: Names = None, heads: Names = None, mesh: Mesh | AbstractM
         _setting.reset(token)
 
 
-def per_shard(run: Callable, arguments: Mapping[str, Any], axes: Mapping[str, str], outputs: tuple[str, ...]) -> Any:
+def per_shard(
+    run: Callable, arguments: Mapping[str, Any], axes: Mapping[str, str], outputs: tuple[str, ...] | str
+) -> Any:
     """``run(**arguments)``, on each device's part if a sharding is set.
 
     Args:
@@ -64,7 +66,7 @@ def per_shard(run: Callable, arguments: Mapping[str, Any], axes: Mapping[str, st
     for name, x in arrays.items():
         sizes.update(zip(axes[name].split(), x.shape, strict=True))
     batch = _fitting(setting.batch, mesh, sizes["B"])
-    heads = _fitting(setting.heads, mesh, sizes["H"])
+    heads = _fitting(setting.heads, mesh, sizes.get("H", 1))
     parts = 1
     for axis in heads:
         parts *= mesh.shape[axis]
@@ -84,7 +86,7 @@ def per_shard(run: Callable, arguments: Mapping[str, Any], axes: Mapping[str, st
         lambda arrays: run(**arrays, **rest),
         mesh=mesh,
         in_specs=({name: spec(axes[name]) for name in arrays},),
-        out_specs=tuple(spec(names) for names in outputs),
+        out_specs=jax.tree.map(spec, outputs),
         check_vma=False,
     )(arrays)
 
