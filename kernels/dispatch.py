@@ -27,7 +27,7 @@ IMPLEMENTATIONS: dict[str, tuple[str, ...]] = {
     "log_linear": ("xla", "reference"),
     "long_conv": ("xla", "reference"),
     "longhorn": ("xla", "reference"),
-    "mlstm": ("xla", "reference"),
+    "mlstm": ("pallas_tpu", "xla", "reference"),
     "selective_scan": ("xla", "reference"),
     "short_conv": ("xla", "reference"),
     "slstm": ("xla", "reference"),

@@ -56,6 +56,7 @@ OPS: dict[str, Workload] = {
     "delta scalar": Workload(kernels.delta_rule, QKV | {"beta": ("H", "sigmoid"), "g": ("H", "gate")}),
     "delta vector": Workload(kernels.delta_rule, QKV | {"beta": ("H", "sigmoid"), "g": ("HK", "gate")}),
     "window 1024": Workload(lambda **args: (kernels.sparse_attention(mask=Window(1024), **args),), QKV),
+    "mlstm": Workload(kernels.mlstm, QKV | {"i": ("H", "float"), "f": ("H", "float")}),
 }
 """What ``subquad profile tpu`` knows; a new one is a line."""
 
