@@ -61,6 +61,13 @@ OPS: dict[str, Workload] = {
 """What ``subquad profile tpu`` knows; a new one is a line."""
 
 
+def find(name: str) -> Workload:
+    """An op of this library or of a peer."""
+    from .peers import PEERS  # which are made of this module's parts
+
+    return (OPS | PEERS)[name]
+
+
 class Point(NamedTuple):
     """One thing to compile."""
 
@@ -70,7 +77,7 @@ class Point(NamedTuple):
 
     def program(self) -> tuple[Callable, Any]:
         """The function to compile, and the shapes of its arguments: the input and the weights."""
-        call, arguments = OPS[self.op]
+        call, arguments = find(self.op)
         sizes = self.size._asdict()
         axes = {name: tuple(sizes[axis] for axis in names) for name, (names, _) in arguments.items()}
         V, H, D = self.size.V, self.size.H, DIM
@@ -98,7 +105,7 @@ class Point(NamedTuple):
         """Bytes of the op's arguments and outputs, each once a pass: what any implementation moves."""
         sizes = self.size._asdict()
         total = 0
-        for names, source in OPS[self.op].arguments.values():
+        for names, source in find(self.op).arguments.values():
             entries = math.prod(sizes[axis] for axis in names)
             total += entries * SOURCES[source](jnp.zeros((1, 1))).dtype.itemsize
         out = self.size.H * self.size.V * 2
