@@ -95,9 +95,10 @@ def _forward_kernel(scale: float, keep: bool, q, k, v, sums, first, *refs) -> No
         read = product(low, v) + by_row(_enter(sums) * scale) * product(q, state)
         put(low, load(v) * by_row(_leave(sums)))
         written = [product(transposed(k.at[:, part(m)]), low) for m in tiles]
+        through = _through(sums)  # before the send: after it, the fetch of a later chunk may overwrite the sums
         out[...] = read.astype(out.dtype)
         send((out, y.at[b, part(n), h, part(c)]), *((state, ref.at[b, h, n, :, part(c)]) for ref in kept))
-        return tuple(_through(sums) * S[m] + written[m] for m in tiles)
+        return tuple(through * S[m] + written[m] for m in tiles)
 
     whole = block((TILE, K), lambda n: (n, 0))
     gates = block((None, 2, TILE), lambda n: (n, 0, 0), factor=False)
