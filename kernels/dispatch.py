@@ -22,8 +22,6 @@ IMPLEMENTATIONS: dict[str, tuple[str, ...]] = {
     "delta_rule": ("pallas_tpu", "xla", "reference"),
     "diagonal_ssm": ("xla", "reference"),
     "dplr": ("pallas_tpu", "xla", "reference"),
-    "gla": ("pallas_tpu", "xla", "reference"),
-    "dplr": ("xla", "reference"),
     "gla": ("pallas_tpu", "pallas_gpu", "xla", "reference"),
     "linear_scan": ("xla", "reference"),
     "log_linear": ("xla", "reference"),
