@@ -28,7 +28,7 @@ IMPLEMENTATIONS: dict[str, tuple[str, ...]] = {
     "long_conv": ("xla", "reference"),
     "longhorn": ("xla", "reference"),
     "mlstm": ("xla", "reference"),
-    "selective_scan": ("xla", "reference"),
+    "selective_scan": ("pallas_tpu", "xla", "reference"),
     "short_conv": ("xla", "reference"),
     "slstm": ("xla", "reference"),
     "sparse_attention": ("xla", "reference"),

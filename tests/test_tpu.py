@@ -55,7 +55,8 @@ def test_most_cases_are_supported(op):
 @pytest.mark.parametrize("generation", GENERATIONS)
 def test_kernels_compile_for_a_tpu_that_is_elsewhere(op, generation):
     """A kernel that takes more than its vector memory, or whose layouts a TPU lacks, fails here as it would there."""
-    points = [Point(op, size, backward=True) for size in SIZES]
+    sizes = SIZES if "H" in OPS[op].axes() else SIZES[1:2]  # channels are cut into the same blocks, however many
+    points = [Point(op, size, backward=True) for size in sizes]
     with ThreadPoolExecutor(len(points)) as pool:
         compiled = list(pool.map(lambda point: aot(*point.program(), generation)[1], points))
     for point, one in zip(points, compiled, strict=True):

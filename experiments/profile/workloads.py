@@ -47,6 +47,10 @@ class Workload(NamedTuple):
     """What the vector unit must do: axes over which it works token by token, and for each entry of them the additions
     and multiplications, and the exponentials: in a forward pass, and in both. ``pallas_tpu.py`` counts them."""
 
+    def axes(self) -> set[str]:
+        """All axes of the arguments."""
+        return {axis for names, _ in self.arguments.values() for axis in names}
+
 
 def _norm(x: jax.Array) -> jax.Array:
     x = x.astype(jnp.float32)
@@ -71,6 +75,12 @@ OPS: dict[str, Workload] = {
     "delta vector": Workload(kernels.delta_rule, QKV | {"beta": ("H", "sigmoid"), "g": ("HK", "gate")}),
     "linear_scan": Workload(
         kernels.linear_scan, {"a": ("D", "sigmoid"), "x": ("D", "plain")}, vector=("D", (2, 0), (5, 0))
+    ),
+    "selective_scan": Workload(
+        kernels.selective_scan,
+        {"x": ("D", "plain"), "dt": ("D", "step"), "B": ("N", "float"), "C": ("N", "float")},
+        {"A": ("DN", "rate")},
+        ("DN", (6, 1), (24, 2)),
     ),
 }
 """What ``subquad profile tpu`` knows; a new one is a line."""
