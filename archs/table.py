@@ -40,6 +40,7 @@ from .qrnn import qrnn
 from .reformer import reformer
 from .retnet import retnet
 from .reversible import gated_deltanet_reversible, mamba2_reversible
+from .rwkv4 import rwkv4
 from .rwkv6 import rwkv6
 from .rwkv7 import rwkv7
 from .samba import samba
@@ -92,6 +93,7 @@ ARCHS: dict[str, Arch] = {
         qrnn,
         reformer,
         retnet,
+        rwkv4,
         rwkv6,
         rwkv7,
         samba,

@@ -12,6 +12,8 @@ from .mosaic import dot
 
 TILE = 8
 """Rows of a float32 register: blocks of so many rows are moved without a shuffle."""
+HALVED = 16
+"""The least half whose rows are multiplied alone: of a bfloat16 register."""
 SLAB = 32
 """Rows whose decays are made together, from registers to registers."""
 
@@ -35,7 +37,7 @@ class VectorDecays:
         self.apart = row ^ col  # its highest bit is the level at which two tokens meet
         self.causal = row >= col if links is None else (row >= col) & links[0]
         self.linked = (lambda x: x) if links is None else lambda x: jnp.where(links[0], x, 0.0)
-        self.levels, self.enter, self.leave, self.through = [], [], [], []
+        self.levels, self.enter, self.leave, self.through, self.total = [], [], [], [], []
         for one in g:
             levels, *ends = _levels(one)
             if links is not None:
@@ -45,6 +47,7 @@ class VectorDecays:
             self.enter.append(enter)
             self.leave.append(leave)
             self.through.append(jnp.transpose(total))
+            self.total.append(total)
 
     def scores(self, q: Heads, a: Heads, k: Heads) -> tuple[Heads, Heads]:
         """``q_i . k_j`` decayed for j <= i, and ``a_i . k_j``, which means nothing but for j < i."""
@@ -90,6 +93,20 @@ class VectorDecays:
             out_k = out_k + dy * decay
         return out_q, out_a, out_k
 
+    def query_scores_vjp(self, dq: Heads, q: Heads, k: Heads) -> tuple[Heads, Heads]:
+        """The cotangents of q and k for those of ``query_scores``, which are zero but for j < i."""
+        low, found = q[0].dtype, []
+        for ds, q_h, k_h, levels in zip(dq, _widened(q), _widened(k), self.levels, strict=True):
+            ds, out_q, out_k = self.linked(ds), jnp.zeros(q_h.shape), jnp.zeros(k_h.shape)
+            for level, decay in enumerate(levels):
+                met = jnp.where(self.apart >> level == 1, ds, 0.0)
+                rows = (lambda x: x) if 1 << level < HALVED else partial(_rights, level=level)
+                met, later = rows(met).astype(low), rows(decay)
+                dx, dy = dot(met, (k_h * decay).astype(low)), dot(met, (rows(q_h) * later).astype(low), (0, 0))
+                out_q, out_k = _add_rows(out_q, dx * later, level), out_k + dy * decay
+            found.append((out_q, out_k))
+        return [one[0] for one in found], [one[1] for one in found]
+
     def _entered(self, x: Heads) -> Heads:
         low, C = x[0].dtype, self.enter[0].shape[0]
         scaled = lambda x, e: [(x[n : n + C] * e).astype(low) for n in range(0, x.shape[0], C)]  # noqa: E731
@@ -128,10 +145,14 @@ class VectorDecays:
 
     def gate(self, moved: Heads, written: Heads, kept: Heads, low) -> list[jax.Array]:
         """The cotangents of the gates, ``[C, K]`` of each head; as ``ScalarDecays.gate``."""
-        row, col = iotas(moved[0].shape[0])
-        upto, before = row <= col, row > col
         ones = jnp.ones((TILE, kept[0].shape[1]), low)
         total = each(lambda x: _sum_of(lambda part: dot(ones, part, (1, 1)), x, low)[:1], kept)
+        return self.gate_of(moved, written, total, low)
+
+    def gate_of(self, moved: Heads, written: Heads, total: Heads, low) -> list[jax.Array]:
+        """The same from the sums of ``kept`` over V, ``[1, K]``."""
+        row, col = iotas(moved[0].shape[0])
+        upto, before = row <= col, row > col
         sums = lambda mask, x: _sum_of(partial(dot, mask.astype(low)), x, low)  # noqa: E731
         return each(lambda m, w, t: sums(upto, m) + sums(before, w) + t, moved, written, total)
 
@@ -192,6 +213,19 @@ def _add_right(x, y, level: int):
         return x + jnp.where(_right(level, x.shape), y, 0.0)
     pairs = enumerate(zip(_blocks(x, level), _blocks(y, level), strict=True))
     return jnp.concatenate([x + y if n % 2 else x for n, (x, y) in pairs])
+
+
+def _rights(x, level: int):
+    """The rows of right halves."""
+    return jnp.concatenate(_blocks(x, level)[1::2])
+
+
+def _add_rows(x, y, level: int):
+    """x and y, which may be the rows of right halves only."""
+    if x.shape == y.shape:
+        return x + y
+    rights = iter(_blocks(y, level))
+    return jnp.concatenate([b + next(rights) if n % 2 else b for n, b in enumerate(_blocks(x, level))])
 
 
 def _right(level: int, shape: tuple[int, ...]):

@@ -42,6 +42,7 @@ from .qrnn import QRNN, QRNNConfig
 from .reformer import Reformer, ReformerConfig
 from .retnet import RetNet, RetNetConfig
 from .rg_lru import RGLRU, RGLRUConfig
+from .rwkv4 import RWKV4, RWKV4Config
 from .rwkv6 import RWKV6, RWKV6Config
 from .rwkv6_channel import RWKV6Channel, RWKV6ChannelConfig
 from .rwkv7 import RWKV7, RWKV7Config
@@ -72,6 +73,7 @@ __all__ = [
     "NSA",
     "QRNN",
     "RGLRU",
+    "RWKV4",
     "RWKV6",
     "RWKV7",
     "S4D",
@@ -144,6 +146,7 @@ __all__ = [
     "ParallelConfig",
     "QRNNConfig",
     "RGLRUConfig",
+    "RWKV4Config",
     "RWKV6Channel",
     "RWKV6ChannelConfig",
     "RWKV6Config",

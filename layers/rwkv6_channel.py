@@ -1,4 +1,4 @@
-"""RWKV-6's channel mixing. It reads the token before, and so stands in a pattern as a mixer, in turn with ``RWKV6``."""
+"""RWKV-6's channel mixing, and RWKV-4's: they read the token before, and so stand in a pattern as mixers."""
 
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -20,10 +20,12 @@ class RWKV6ChannelConfig(MixerConfig):
     """Settings of ``RWKV6Channel``.
 
     Args:
-      hidden: hidden width; None: 3.5 times the model width, rounded down to a multiple of 32.
+      hidden: hidden width; None: 3.5 times the model width, rounded down to a multiple of 32. RWKV-4's is 4 times.
+      steepness: how quickly the initial mixtures fall with depth, a power; RWKV-4's is 1.
     """
 
     hidden: int | None = None
+    steepness: int = 3
 
     def width(self, dim: int) -> int:
         """The hidden width."""
@@ -82,8 +84,8 @@ class RWKV6Channel(Mixer):
         rngs: nnx.Rngs,
     ):
         draw, hidden = Keys(rngs), config.width(dim)
-        self.mix_k = nnx.Param(shifted_share(dim, (1 - layer / depth) ** 3))
-        self.mix_r = nnx.Param(shifted_share(dim, (1 - layer / depth) ** 3))
+        mix = shifted_share(dim, (1 - layer / depth) ** config.steepness)
+        self.mix_k, self.mix_r = nnx.Param(mix), nnx.Param(mix)
         self.key = dense(draw, "key", dim, hidden, dtype=dtype)
         self.value = dense(draw, "value", hidden, dim, dtype=dtype)
         self.receptance = dense(draw, "receptance", dim, dim, dtype=dtype)

@@ -42,6 +42,7 @@ from .qrnn import QRNNConfig
 from .reformer import ReformerConfig
 from .retnet import RetNetConfig
 from .rg_lru import RGLRUConfig
+from .rwkv4 import RWKV4Config
 from .rwkv6 import RWKV6Config
 from .rwkv6_channel import RWKV6ChannelConfig
 from .rwkv7 import RWKV7Config
@@ -93,6 +94,7 @@ MIXERS: dict[str, type[MixerConfig]] = {
     "reformer": ReformerConfig,
     "retnet": RetNetConfig,
     "rg_lru": RGLRUConfig,
+    "rwkv4": RWKV4Config,
     "rwkv6": RWKV6Config,
     "rwkv6_channel": RWKV6ChannelConfig,
     "rwkv7": RWKV7Config,

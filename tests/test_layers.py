@@ -33,6 +33,8 @@ from subquad.layers import (
     ParallelConfig,
     ReformerConfig,
     RGLRUConfig,
+    RWKV4Config,
+    RWKV6ChannelConfig,
     RWKV6Config,
     S4DConfig,
     S5Config,
@@ -170,6 +172,32 @@ def test_rwkv6_starts_as_its_code_does():
     bonus = rise * (1 - n / (D - 1)) + 0.1 * ((n + 1) % 3 - 1)
     close(mixer.bonus[...], bonus.reshape(3, 16), "the bonus")
     close(mixer.norm.scale[...], np.full(D, (3 / 4) ** 0.7), "the norm's scale")
+
+
+def test_rwkv4_starts_as_its_code_does():
+    D, layer, depth = 48, 2, 4
+    mixer = RWKV4Config().build(D, layer=layer, depth=depth, rngs=nnx.Rngs(3))
+    rise, fall, n = layer / (depth - 1), 1 - layer / depth, np.arange(D)
+    steep, gentle = 1 - (n / D) ** fall, 1 - (n / D) ** (fall / 2)
+    close(mixer.mix[...], np.stack([steep, steep - 0.3 * rise, gentle]), "the mixtures")
+    close(mixer.decay[...], -5 + 8 * (n / (D - 1)) ** (0.7 + 1.3 * rise), "the decays")
+    close(mixer.bonus[...], np.log(0.3) + 0.5 * ((n + 1) % 3 - 1), "the bonus")
+    close(RWKV6ChannelConfig(steepness=1).build(D, layer=2, depth=4, rngs=nnx.Rngs(3)).mix_k[...], steep, "channels")
+
+
+def test_rwkv4_takes_keys_whose_exponentials_are_out_of_range():
+    """A mean does not change with the unit of its weights, nor do its gradients."""
+    graph, params = nnx.split(RWKV4Config().build(DIM, rngs=nnx.Rngs(0)))
+    k, v = draw(2, LENGTH, DIM), draw(2, LENGTH, DIM, seed=1)
+    ids = jnp.asarray([[1] * 4 + [-1] * 2 + [2] * 5] * 2)
+
+    def moved(params, k, shift):
+        mixer = nnx.merge(graph, params)
+        return jnp.sum(jnp.where(ids[..., None] < 0, 0, mixer.means(k + shift, v, mixer.init_cache(2, 0), ids)[0] ** 2))
+
+    found = [quick_jit(jax.value_and_grad(moved, argnums=(0, 1)))(params, k, shift) for shift in (0.0, -300.0, 300.0)]
+    for shifted in found[1:]:
+        close(shifted, found[0], "moved keys", 1e-4)  # of which 300 leaves 3e-5 as the last bit
 
 
 def test_what_differs_by_layer_does_so_in_the_scanned_trunk():

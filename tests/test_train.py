@@ -15,7 +15,7 @@ from subquad.experiments.rundir import Result
 from subquad.experiments.step import program
 from subquad.experiments.train import evaluate_run, load_run, train
 from subquad.experiments.tree import flatten
-from toy import toy_run
+from toy import HYBRID, toy_run
 
 
 class At:
@@ -92,6 +92,16 @@ def test_an_interrupted_run_goes_on_as_if_nothing_had_been(tmp_path, capsys, sav
     want = flatten(load_run(tmp_path / "alone")[1])
     for name, leaf in flatten(load_run(directory)[1]).items():
         np.testing.assert_array_equal(leaf, want[name], err_msg=name)
+
+
+def test_a_reversible_run_is_stopped_and_goes_on(tmp_path):
+    run = toy_run(save_every=10, model={"residual": "reversible", "pattern": HYBRID, "tied": False})
+    alone = train(run, tmp_path / "alone", progress=False)
+    with pytest.raises(SystemExit):
+        train(run, tmp_path / "stopped", sinks=[At(13, lambda: os.kill(os.getpid(), signal.SIGINT))], progress=False)
+    assert same_but_for_time(train(run, tmp_path / "stopped", progress=False), alone)
+    assert figures(tmp_path / "stopped") == figures(tmp_path / "alone")
+    assert alone.validation["loss"] < 0.9 * np.log(32), "it has learnt nothing"
 
 
 def test_a_corrupt_checkpoint_costs_the_steps_since_the_one_before(tmp_path, capsys):

@@ -84,16 +84,8 @@ def loaded(family: Family, settings: LMConfig, config: Mapping[str, Any], tensor
     """
     build = lambda: LM(settings, dtype=dtype, rngs=nnx.Rngs(0))  # noqa: E731
     graph, params, rest = nnx.split(nnx.eval_shape(build), nnx.Param, ...)
-    tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith(family.ignored)}
-    tensors = family.prepare(config, tensors)
-    width, depth = len(settings.pattern), settings.depth
-    scanned = depth // width * width
-    prefixes = [f"{family.layers}.{i}." for i in range(depth)]
-    blocks = [
-        _Source(family, family.names(settings, i), family.arrange(config, _taken(tensors, prefix)), prefix)
-        for i, prefix in enumerate(prefixes)
-    ]
-    outer = _Source(family, family.outer, tensors)
+    width, scanned = len(settings.pattern), settings.depth // len(settings.pattern) * len(settings.pattern)
+    blocks, outer = sources(family, settings, config, tensors)
 
     def value(path: tuple, shape: tuple[int, ...]) -> np.ndarray:
         if path[0] == "periods":
@@ -114,12 +106,26 @@ def loaded(family: Family, settings: LMConfig, config: Mapping[str, Any], tensor
     return nnx.merge(graph, nnx.from_flat_state(flat), rest)
 
 
+def sources(
+    family: Family, settings: LMConfig, config: Mapping[str, Any], tensors: Tensors
+) -> tuple[list["Source"], "Source"]:
+    """The tensors of each block by our names, and of what lies outside the blocks."""
+    tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith(family.ignored)}
+    tensors = family.prepare(config, tensors)
+    blocks = []
+    for i in range(settings.depth):
+        prefix = f"{family.layers}.{i}."
+        layer = family.arrange(config, _taken(tensors, prefix))
+        blocks.append(Source(family, family.names(settings, i), layer, prefix))
+    return blocks, Source(family, family.outer, tensors)
+
+
 def _taken(tensors: Tensors, prefix: str) -> Tensors:
     """One layer's tensors, taken out of all."""
     return {name[len(prefix) :]: tensors.pop(name) for name in list(tensors) if name.startswith(prefix)}
 
 
-class _Source:
+class Source:
     """Tensors by our parameters' names; it remembers which of them nobody asked for."""
 
     def __init__(self, family: Family, names: Names, tensors: Tensors, prefix: str = ""):

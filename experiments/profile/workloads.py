@@ -73,6 +73,7 @@ OPS: dict[str, Workload] = {
     "gla vector": Workload(kernels.gla, QKV | {"g": ("HK", "gate")}),
     "delta scalar": Workload(kernels.delta_rule, QKV | {"beta": ("H", "sigmoid"), "g": ("H", "gate")}),
     "delta vector": Workload(kernels.delta_rule, QKV | {"beta": ("H", "sigmoid"), "g": ("HK", "gate")}),
+    "mlstm": Workload(kernels.mlstm, QKV | {"i": ("H", "float"), "f": ("H", "float")}),
     "linear_scan": Workload(
         kernels.linear_scan, {"a": ("D", "sigmoid"), "x": ("D", "plain")}, vector=("D", (2, 0), (5, 0))
     ),

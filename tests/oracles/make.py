@@ -99,6 +99,12 @@ MODELS: dict[str, tuple[str, dict]] = {
     ),
     "qwen3_next": ("Qwen3Next", TRANSFORMER | QWEN_DELTA | {"mlp_only_layers": [0, 1, 2], "num_experts": 2}),
     "qwen3_5": ("Qwen3_5", TRANSFORMER | QWEN_DELTA | {"tie_word_embeddings": True}),
+    "olmo_hybrid": (
+        "OlmoHybrid",
+        TRANSFORMER
+        | QWEN_DELTA
+        | {"head_dim": 10, "hidden_size": 40, "linear_num_key_heads": 4, "rope_parameters": ROPE},
+    ),
     "bamba": (
         "Bamba",
         TRANSFORMER
@@ -112,6 +118,29 @@ MODELS: dict[str, tuple[str, dict]] = {
             "mamba_d_conv": 3,
             "mamba_chunk_size": 8,
         },
+    ),
+    "granite_hybrid": (
+        "GraniteMoeHybrid",
+        TRANSFORMER
+        | {
+            "hidden_size": 40,
+            "num_hidden_layers": 3,
+            "layer_types": ["linear_attention", "full_attention", "linear_attention"],
+            "num_local_experts": 0,
+            "shared_intermediate_size": 52,
+            "mamba_n_heads": 5,
+            "mamba_d_state": 10,
+            "mamba_d_conv": 3,
+            "mamba_chunk_size": 8,
+            "embedding_multiplier": 1.7,
+            "logits_scaling": 1.6,
+            "residual_multiplier": 0.7,
+            "attention_multiplier": 0.4,
+        },
+    ),
+    "rwkv": (
+        "Rwkv",
+        {"hidden_size": 36, "num_hidden_layers": 3, "intermediate_size": 92, "layer_norm_epsilon": 1e-5},
     ),
     "mamba": ("Mamba", MAMBA),
     "falcon_mamba": ("FalconMamba", MAMBA | {"mixer_rms_eps": 1e-2}),
@@ -211,16 +240,27 @@ MODELS: dict[str, tuple[str, dict]] = {
     ),
 }
 
-MIXERS = {"minimax": "self_attn"}
+MIXERS = {"minimax": "self_attn", "olmo_hybrid": "linear_attn"}
 """Models whose blocks add up as none of ours do: of these, also what this module of each layer reads and writes."""
 
-INITS = {
+LARGER = {
     "recurrent_gemma": {"hidden_size": 320, "intermediate_size": 128},
     "mamba": {"hidden_size": 256, "time_step_rank": 16, "state_size": 16},
+    "falcon_mamba": {"hidden_size": 256, "time_step_rank": 16, "state_size": 16},
+    "jamba": {"hidden_size": 256, "mamba_dt_rank": 16},
+    "zamba": {"hidden_size": 256, "mamba_dt_rank": 16},
     "xlstm": {"hidden_size": 256, "num_heads": 8},
     "kimi_linear": {"hidden_size": 256, "linear_head_dim": 32, "linear_num_heads": 8},
+    "mamba2": {"num_heads": 48, "head_dim": 2, "expand": 2, "hidden_size": 48},
+    "bamba": {"hidden_size": 48, "mamba_n_heads": 48, "mamba_d_head": 2},
+    "granite_hybrid": {"hidden_size": 48, "mamba_n_heads": 48, "mamba_d_head": 2},
+    "falcon_h1": {"mamba_n_heads": 48, "mamba_d_ssm": 96},
+    "qwen3_next": {"linear_num_key_heads": 24, "linear_num_value_heads": 48},
+    "qwen3_5": {"linear_num_key_heads": 24, "linear_num_value_heads": 48},
+    "olmo_hybrid": {"linear_num_key_heads": 48, "linear_num_value_heads": 48},
+    "rwkv": {"hidden_size": 128},
 }
-"""Models whose layers start there as their authors' code has it, and the sizes that make a deviation mean something."""
+"""Sizes that make the deviation of what is drawn mean something, for ``inits.json``."""
 
 
 def classes(name: str) -> tuple[type, type]:
@@ -249,35 +289,38 @@ def build(name: str, seed: int = 0) -> torch.nn.Module:
 
 
 def write_inits(seed: int = 2) -> None:
-    """Writes ``inits.json``: of each model the config, and the mean and deviation of each tensor at the start."""
+    """Writes ``inits.json``: of each model the config; each tensor's shape, and its mean and deviation at the start."""
     found = {}
-    for name, larger in INITS.items():
-        family, settings = MODELS[name]
+    for name, (family, settings) in MODELS.items():
         Config, Model = classes(family)
         torch.manual_seed(seed)
-        model = Model(Config(**(COMMON | settings | larger)))
-        start = {key: [float(p.mean()), float(p.std())] for key, p in published(model).items()}
+        model = Model(Config(**(COMMON | settings | LARGER.get(name, {}))))
+        start = {
+            key: [p.shape, *(float(f"{z:.6g}") for z in (p.mean(), p.std()))] for key, p in published(model).items()
+        }
         found[name] = {"config": json.loads(model.config.to_json_string()), "start": start}
     path = HERE / "inits.json"
-    path.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    lines = (f"{json.dumps(name)}: {json.dumps(model)}" for name, model in found.items())
+    path.write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")
     print(f"inits: {', '.join(found)}, {path.stat().st_size:,} bytes")
 
 
 def run(model: torch.nn.Module, mixer: str | None = None, seed: int = 1) -> dict[str, np.ndarray]:
-    """Random tokens, and the logits of each next one; and ``inputs.<layer>``, ``outputs.<layer>`` of a mixer."""
+    """Random tokens, and the logits of each next one; and ``inputs.<i>``, ``outputs.<i>`` of the i-th such mixer."""
     tokens, seen = np.random.default_rng(seed).integers(3, VOCAB, (B, T)), {}
     for name, module in model.named_modules():
         if mixer and name.endswith(f".{mixer}"):
-            module.register_forward_hook(functools.partial(keep, seen, name.split(".")[-2]), with_kwargs=True)
+            module.register_forward_hook(functools.partial(keep, seen), with_kwargs=True)
     with torch.no_grad():
         logits = model(input_ids=torch.from_numpy(tokens), use_cache=False).logits
     return {"tokens": tokens.astype(np.int32), "logits": logits.numpy(), **seen}
 
 
-def keep(seen: dict[str, np.ndarray], layer: str, module: torch.nn.Module, args: tuple, kwargs: dict, output) -> None:
+def keep(seen: dict[str, np.ndarray], module: torch.nn.Module, args: tuple, kwargs: dict, output) -> None:
     """Notes what a module read and wrote."""
-    seen[f"inputs.{layer}"] = kwargs["hidden_states"].numpy()
-    seen[f"outputs.{layer}"] = (output[0] if isinstance(output, tuple) else output).numpy()
+    number = len(seen) // 2
+    seen[f"inputs.{number}"] = kwargs["hidden_states"].numpy()
+    seen[f"outputs.{number}"] = (output[0] if isinstance(output, tuple) else output).numpy()
 
 
 def published(model: torch.nn.Module) -> dict[str, np.ndarray]:
