@@ -46,7 +46,7 @@ def sharding(*, batch: Names = None, heads: Names = None, mesh: Mesh | AbstractM
         _setting.reset(token)
 
 
-def per_shard(run: Callable, arguments: Mapping[str, Any], axes: Mapping[str, Any], outputs: tuple) -> Any:
+def per_shard(run: Callable, arguments: Mapping[str, Any], axes: Mapping[str, Any], outputs: Any) -> Any:
     """``run(**arguments)``, on each device's part if a sharding is set.
 
     Args:
@@ -65,7 +65,7 @@ def per_shard(run: Callable, arguments: Mapping[str, Any], axes: Mapping[str, An
         for names, part in zip(jax.tree.leaves(axes[name]), jax.tree.leaves(x), strict=True):
             sizes.update(zip(names.split(), part.shape, strict=True))
     batch = _fitting(setting.batch, mesh, sizes["B"])
-    heads = _fitting(setting.heads, mesh, sizes["H"])
+    heads = _fitting(setting.heads, mesh, sizes.get("H", 1))
     parts = 1
     for axis in heads:
         parts *= mesh.shape[axis]

@@ -15,20 +15,26 @@ from subquad import kernels
 from subquad.experiments.profile.schedule import GENERATIONS, aot
 from subquad.experiments.profile.workloads import OPS, Point, Size
 from subquad.kernels import dispatch, tpu
+from subquad.kernels.sparse_attention import Window
+from subquad.kernels.sparse_attention.cases import case as window_case
+from subquad.kernels.sparse_attention.cases import inputs
 from test_ops import CASES, check, definition, draw, everything
 
 OPS_WITH_KERNELS = [op for op, impls in dispatch.IMPLEMENTATIONS.items() if "pallas_tpu" in impls]
-FEW = {"mlstm": ("no state", "extreme input gates", "packed", "padding, closed input gates", "bfloat16")}
+SIMULATED = {
+    "mlstm": ("no state", "extreme input gates", "packed", "padding, closed input gates", "bfloat16"),
+    "sparse_attention": ("dilated, padding", "window, more keys, packed", "bfloat16"),
+}
 """Of kernels that take long to simulate, the cases that are not left to the full run."""
 
 
-def left(op, case):
+def left_out(op, case):
     """Whether a case is left to the full run."""
-    return op in FEW and case.name not in FEW[op]
+    return case.slow or case.name not in SIMULATED.get(op, (case.name,))
 
 
 PARAMETERS = [
-    pytest.param(op, case, id=f"{op}-{case.name}", marks=[pytest.mark.slow] if case.slow or left(op, case) else [])
+    pytest.param(op, case, id=f"{op}-{case.name}", marks=[pytest.mark.slow] if left_out(op, case) else [])
     for op in OPS_WITH_KERNELS
     for case in CASES[op]
 ]
@@ -59,6 +65,16 @@ def test_simulated_kernel_agrees_with_the_definition(op, case, monkeypatch):
     check(op, "pallas_tpu", case, found, definition(op, case, inputs, cotangents))
 
 
+def test_a_window_reaches_over_blocks(monkeypatch):
+    """Blocks of 128 where the kernel takes more, so that few tokens do."""
+    op, case = "sparse_attention", window_case("window", Window(140), inputs(B=1, T=150, H=2, Hk=1, S=290))
+    arrays, cotangents = draw(op, case, seed=0)
+    monkeypatch.setattr(dispatch.load(op, "pallas_tpu"), "BLOCK", 128)
+    with kernels.simulate_tpu():
+        found = jax.block_until_ready(jax.jit(everything(op, "pallas_tpu", case))(arrays, cotangents))
+    check(op, "pallas_tpu", case, found, definition(op, case, arrays, cotangents))
+
+
 @pytest.mark.parametrize("op", OPS_WITH_KERNELS)
 def test_most_cases_are_supported(op):
     """So that a kernel which supports nothing does not pass by skipping."""
@@ -82,20 +98,20 @@ def test_kernels_compile_for_a_tpu_that_is_elsewhere(op, generation):
 
 @pytest.mark.parametrize("op", OPS_WITH_KERNELS)
 def test_a_machine_without_a_tpu_is_told_so(op):
-    inputs = jax.tree.map(jnp.asarray, draw(op, CASES[op][0], seed=0)[0])
+    arguments = jax.tree.map(jnp.asarray, draw(op, CASES[op][0], seed=0)[0]) | CASES[op][0].static
     with pytest.raises(ValueError, match=f"{op}: impl='pallas_tpu' cannot run this: this is a cpu, not a TPU"):
-        getattr(kernels, op)(**inputs, impl="pallas_tpu")
-    assert "pallas_tpu: only by name on cpu" in kernels.explain(op, **inputs)
+        getattr(kernels, op)(**arguments, impl="pallas_tpu")
+    assert "pallas_tpu: only by name on cpu" in kernels.explain(op, **arguments)
     with kernels.simulate_tpu():
-        assert "pallas_tpu: taken" in kernels.explain(op, **inputs)
+        assert "pallas_tpu: taken" in kernels.explain(op, **arguments)
 
 
 @pytest.mark.parametrize("op", OPS_WITH_KERNELS)
 def test_a_generation_that_no_test_covers_takes_xla(op):
-    inputs = jax.tree.map(jnp.asarray, draw(op, CASES[op][0], seed=0)[0])
+    arguments = jax.tree.map(jnp.asarray, draw(op, CASES[op][0], seed=0)[0]) | CASES[op][0].static
     device = jax.sharding.AbstractDevice("TPU v3", 1, "tpu")
     with jax.sharding.use_abstract_mesh(jax.sharding.AbstractMesh((1,), ("x",), abstract_device=device)):
-        lines = kernels.explain(op, **inputs).splitlines()
+        lines = kernels.explain(op, **arguments).splitlines()
     assert "pallas_tpu: no test covers TPU v3; those covered are v5e, v5p, v6e" in lines
     assert "xla: taken" in lines
 

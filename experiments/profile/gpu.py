@@ -23,8 +23,15 @@ from ...kernels import dispatch
 from ..errors import UserError, nearest
 from ..rundir import versions, write_json
 from . import gpu_peers
-from .workloads import OPS, SOURCES, Point, Size
+from .workloads import OPS as WORKLOADS
+from .workloads import SOURCES, Point, Size
 
+OPS = {
+    name: work
+    for name, work in WORKLOADS.items()
+    if work.arguments.keys() >= {"k", "v"} and work.call.__name__ in dispatch.IMPLEMENTATIONS
+}
+"""The recurrences whose state is a matrix a head, of which ``flops`` knows the products."""
 SIZES = (
     Size(4096, 16, 128, 128, 4),
     Size(32768, 16, 128, 128, 1),
@@ -67,7 +74,7 @@ def show(ops: Sequence[str] = (), tiny: bool = False, record: Path | None = None
     """Measures and prints a table.
 
     Args:
-      ops: of ``workloads.OPS``; none: all.
+      ops: of ``OPS``; none: all.
       tiny: at toy size. Without a GPU that is so by itself.
       record: a JSON file that gets the figures too.
 
@@ -140,9 +147,9 @@ def loop(call: Callable[[Any], Any], sets: Sequence[Any], wait: Callable[[Any], 
 
 def inputs(op: str, size: Size, seed: int) -> dict[str, jax.Array]:
     """Arguments as a layer has them: keys and queries of unit length, gates by softplus."""
-    sizes, made = size._asdict(), {}
+    made = {}
     for n, (name, (axes, source)) in enumerate(OPS[op].arguments.items()):
-        shape = (size.B, size.T, *(sizes[axis] for axis in axes))
+        shape = (size.B, size.T, *size.of(axes))
         x = SOURCES[source](jax.random.normal(jax.random.key(100 * seed + n), shape))
         made[name] = x * size.K**-0.5 if source == "norm" else x
     return made

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from ... import kernels
+from ...kernels.sparse_attention import Window
 
 DIM = 512
 """Width of the model around the op."""
@@ -73,6 +74,7 @@ OPS: dict[str, Workload] = {
     "gla vector": Workload(kernels.gla, QKV | {"g": ("HK", "gate")}),
     "delta scalar": Workload(kernels.delta_rule, QKV | {"beta": ("H", "sigmoid"), "g": ("H", "gate")}),
     "delta vector": Workload(kernels.delta_rule, QKV | {"beta": ("H", "sigmoid"), "g": ("HK", "gate")}),
+    "window 1024": Workload(lambda **args: (kernels.sparse_attention(mask=Window(1024), **args),), QKV),
     "mlstm": Workload(kernels.mlstm, QKV | {"i": ("H", "float"), "f": ("H", "float")}),
     "dplr": Workload(kernels.dplr, QKV | {"a": ("HK", "norm"), "b": ("HK", "plain"), "g": ("HK", "gate")}),
     "linear_scan": Workload(
