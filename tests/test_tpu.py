@@ -21,20 +21,24 @@ from subquad.kernels.sparse_attention.cases import inputs
 from test_ops import CASES, check, definition, draw, everything
 
 OPS_WITH_KERNELS = [op for op, impls in dispatch.IMPLEMENTATIONS.items() if "pallas_tpu" in impls]
+HALVES = "half strong scalar gate", "half strong vector gate", "packed", "padding, vector gate", "bfloat16, vector gate"
 SIMULATED = {
+    "delta_rule": ("no gate", "one token", "erase and write by channel", "undecayed read, vector gate", *HALVES),
+    "dplr": ("no groups", "one token", "half strong gate", "packed, half strong gate", "padding", "bfloat16"),
+    "gla": ("constant gate", "one token", "vector gate", "half strong bonus", *HALVES),
     "mlstm": ("no state", "extreme input gates", "packed", "padding, closed input gates", "bfloat16"),
     "sparse_attention": ("dilated, padding", "window, more keys, packed", "bfloat16"),
 }
-"""Of kernels that take long to simulate, the cases that are not left to the full run."""
+"""Of ops with many cases those that are always simulated, about 8 s each; ``-m exhaustive`` simulates the others."""
 
 
 def left_out(op, case):
-    """Whether a case is left to the full run."""
+    """Whether a case is simulated only if asked for."""
     return case.slow or case.name not in SIMULATED.get(op, (case.name,))
 
 
 PARAMETERS = [
-    pytest.param(op, case, id=f"{op}-{case.name}", marks=[pytest.mark.slow] if left_out(op, case) else [])
+    pytest.param(op, case, id=f"{op}-{case.name}", marks=[pytest.mark.exhaustive] if left_out(op, case) else [])
     for op in OPS_WITH_KERNELS
     for case in CASES[op]
 ]
@@ -73,6 +77,11 @@ def test_a_window_reaches_over_blocks(monkeypatch):
     with kernels.simulate_tpu():
         found = jax.block_until_ready(jax.jit(everything(op, "pallas_tpu", case))(arrays, cotangents))
     check(op, "pallas_tpu", case, found, definition(op, case, arrays, cotangents))
+
+
+def test_names_of_simulated_cases_are_those_of_cases():
+    for op, names in SIMULATED.items():
+        assert set(names) <= {case.name for case in CASES[op]}
 
 
 @pytest.mark.parametrize("op", OPS_WITH_KERNELS)
