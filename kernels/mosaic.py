@@ -58,14 +58,15 @@ class Sums(NamedTuple):
         return Sums(self.coarse.T, self.fine.T)
 
 
-def running_sums(g: jax.Array) -> Sums:
+def running_sums(g: jax.Array, weakest: float = -128.0) -> Sums:
     """Natural-log gates ``[n, C]``, summed up to and including each token on the matrix unit.
 
     Its factors are bfloat16, which holds integers up to 256: multiples of 1/256 are summed as two such integers,
-    without error, and the rest of each gate as three bfloat16 terms. What decays by 2^-128 in one token is 0 after it.
+    without error, and the rest of each gate as three bfloat16 terms. What is weaker than ``2 ** weakest``, which may be
+    -256, is that: what decays by 2^-128 in one token is 0 after it.
     """
     n, C = g.shape
-    g = jnp.maximum(g * LOG2E, -128.0)
+    g = jnp.maximum(g * LOG2E, weakest)
     units = jnp.round(g * 256)
     high = jnp.floor(units / 256)
     terms = [high.astype(jnp.bfloat16), (units - 256 * high).astype(jnp.bfloat16), *split(g - units / 256)]

@@ -46,13 +46,13 @@ def sharding(*, batch: Names = None, heads: Names = None, mesh: Mesh | AbstractM
         _setting.reset(token)
 
 
-def per_shard(run: Callable, arguments: Mapping[str, Any], axes: Mapping[str, str], outputs: tuple[str, ...]) -> Any:
+def per_shard(run: Callable, arguments: Mapping[str, Any], axes: Mapping[str, Any], outputs: Any) -> Any:
     """``run(**arguments)``, on each device's part if a sharding is set.
 
     Args:
       run: an implementation.
       arguments: what it takes; those that are not in ``axes`` are the same for all devices.
-      axes: the axes of arrays by the glossary, such as ``"B T Hk K"``.
+      axes: the axes of arrays by the glossary, such as ``"B T Hk K"``; of a tuple of arrays, a tuple.
       outputs: the same of what ``run`` returns.
     """
     setting = _setting.get()
@@ -62,29 +62,31 @@ def per_shard(run: Callable, arguments: Mapping[str, Any], axes: Mapping[str, st
     arrays = {name: arguments[name] for name in axes if arguments[name] is not None}
     sizes: dict[str, int] = {}
     for name, x in arrays.items():
-        sizes.update(zip(axes[name].split(), x.shape, strict=True))
+        for names, part in zip(jax.tree.leaves(axes[name]), jax.tree.leaves(x), strict=True):
+            sizes.update(zip(names.split(), part.shape, strict=True))
     batch = _fitting(setting.batch, mesh, sizes["B"])
-    heads = _fitting(setting.heads, mesh, sizes["H"])
+    heads = _fitting(setting.heads, mesh, sizes.get("H", 1))
     parts = 1
     for axis in heads:
         parts *= mesh.shape[axis]
     if sizes.get("Hk", 1) % parts and sizes["Hk"] > 1:  # a part of the value heads would read other key heads
         for name, x in arrays.items():
-            if "Hk" in axes[name].split():
+            if isinstance(axes[name], str) and "Hk" in axes[name].split():
                 arrays[name] = repeat_heads(x, sizes["H"], axes[name].split().index("Hk"))
         sizes["Hk"] = sizes["H"]
     if not batch and not heads:
         return run(**arguments)
     held = {"B": batch or None, "H": heads or None, "Hk": heads if heads and sizes.get("Hk", 1) % parts == 0 else None}
     spec = lambda names: PartitionSpec(*(held.get(axis) for axis in names.split()))  # noqa: E731
+    specs = {name: jax.tree.map(spec, axes[name]) for name in arrays}
     if AxisType.Explicit in mesh.axis_types:  # there an argument is not resharded unless one says so
-        arrays = {name: jax.reshard(x, NamedSharding(mesh, spec(axes[name]))) for name, x in arrays.items()}
+        arrays = jax.tree.map(lambda x, spec: jax.reshard(x, NamedSharding(mesh, spec)), arrays, specs)
     rest = {name: x for name, x in arguments.items() if name not in arrays}
     return jax.shard_map(
         lambda arrays: run(**arrays, **rest),
         mesh=mesh,
-        in_specs=({name: spec(axes[name]) for name in arrays},),
-        out_specs=tuple(spec(names) for names in outputs),
+        in_specs=(specs,),
+        out_specs=jax.tree.map(spec, outputs),
         check_vma=False,
     )(arrays)
 

@@ -10,7 +10,7 @@ from jaxtyping import Array, Float, Int
 
 from . import flops
 from .base import Mixer, MixerConfig
-from .parts import Keys, ShortConv, conv_bytes, conv_params, dense
+from .parts import Keys, ShortConv, conv_bytes, conv_params, dense, projected
 
 
 @dataclass(frozen=True)
@@ -91,6 +91,6 @@ class BaseConv(Mixer):
         self, x: Float[Array, "B T D"], cache: BaseConvCache, segment_ids: Int[Array, "B T"] | None = None
     ) -> tuple[Float[Array, "B T D"], BaseConvCache]:
         """Filters the T next tokens after those cached."""
-        u, v = jnp.split(self.uv(x), 2, axis=-1)
+        u, v = projected(self.uv, x, 2)
         u, tail = self.conv(u, cache.tail, segment_ids)
         return self.out(u * v), BaseConvCache(tail)

@@ -12,7 +12,7 @@ from jaxtyping import Array, Complex, Float, Int
 
 from . import flops
 from .base import Mixer, MixerConfig
-from .parts import Keys, ShortConv, conv_bytes, conv_params, dense
+from .parts import Keys, ShortConv, conv_bytes, conv_params, dense, projected
 from .s4d import DiagonalSSM, ssm_params
 
 
@@ -114,7 +114,7 @@ class H3(Mixer):
         self, x: Float[Array, "B T D"], cache: H3Cache, segment_ids: Int[Array, "B T"] | None = None
     ) -> tuple[Float[Array, "B T D"], H3Cache]:
         """Runs the T next tokens from the cached state."""
-        q, k, v = jnp.split(self.qkv(x), 3, axis=-1)
+        q, k, v = projected(self.qkv, x, 3)
         k, tail = self.conv(k, cache.tail, segment_ids)
         q, k, v = (rearrange(z.astype(jnp.float32), "B T (H K) -> B T H K", H=self.heads) for z in (q, k, v))
         kv = k[..., :, None] * v[..., None, :]

@@ -13,7 +13,17 @@ from jaxtyping import Array, Float, Int
 from ..kernels import selective_scan
 from . import flops
 from .base import Mixer, MixerConfig
-from .parts import Keys, RMSNorm, ShortConv, conv_bytes, conv_params, dense, inverse_softplus_steps, uniform_within
+from .parts import (
+    Keys,
+    RMSNorm,
+    ShortConv,
+    conv_bytes,
+    conv_params,
+    dense,
+    inverse_softplus_steps,
+    projected,
+    uniform_within,
+)
 
 
 @dataclass(frozen=True)
@@ -154,9 +164,9 @@ class Mamba(Mixer):
         self, x: Float[Array, "B T D"], cache: MambaCache, segment_ids: Int[Array, "B T"] | None = None
     ) -> tuple[Float[Array, "B T D"], MambaCache]:
         """Runs the T next tokens from the cached state."""
-        x, z = jnp.split(self.in_proj(x), 2, axis=-1)
+        x, z = projected(self.in_proj, x, 2)
         x, tail = self.conv(x, cache.tail, segment_ids)
-        r, B, C = jnp.split(self.x_proj(x), [self.rank, self.rank + self.config.state_dim], axis=-1)
+        r, B, C = projected(self.x_proj, x, [self.rank, self.rank + self.config.state_dim])
         if self.dt_norm is not None and self.B_norm is not None and self.C_norm is not None:
             r, B, C = self.dt_norm(r), self.B_norm(B), self.C_norm(C)
         y, state = self.recur(x, self.dt_proj(r).astype(jnp.float32), B, C, cache.state, segment_ids)

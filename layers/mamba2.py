@@ -24,6 +24,7 @@ from .parts import (
     head_count,
     inverse_softplus_steps,
     log_uniform_decays,
+    projected,
     uniform_within,
 )
 
@@ -165,7 +166,7 @@ class Mamba2(Mixer):
         if self.weigh is not None and self.level_scale is not None:
             weights = rearrange(self.weigh(x).astype(jnp.float32), "B T (H L) -> B T H L", H=self.heads)
             weights = jax.nn.softplus(self.level_scale[...] * weights)
-        z, xBC, dt = jnp.split(self.in_proj(x), [self.inner, self.inner + self.channels], axis=-1)
+        z, xBC, dt = projected(self.in_proj, x, [self.inner, self.inner + self.channels])
         xBC, tail = self.conv(xBC, cache.tail, segment_ids)
         x, BC = jnp.split(xBC, [self.inner], axis=-1)
         x = rearrange(x, "B T (H V) -> B T H V", H=self.heads)

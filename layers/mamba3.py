@@ -14,7 +14,17 @@ from jaxtyping import Array, Float, Int
 from ..kernels import gla, linear_scan, short_conv
 from . import flops
 from .base import Mixer, MixerConfig
-from .parts import Keys, RMSNorm, ShortConv, conv_bytes, conv_params, dense, head_count, inverse_softplus_steps
+from .parts import (
+    Keys,
+    RMSNorm,
+    ShortConv,
+    conv_bytes,
+    conv_params,
+    dense,
+    head_count,
+    inverse_softplus_steps,
+    projected,
+)
 
 LEAST_RATE = 1e-4
 """The slowest decay, per unit of dt."""
@@ -163,8 +173,8 @@ class Mamba3(Mixer):
     ) -> tuple[Float[Array, "B T D"], Mamba3Cache]:
         """Runs the T next tokens from the cached state."""
         H, R = self.heads, self.config.rank
-        ends = np.cumsum([self.inner, self.channels, H, H, H])
-        z, xBC, dt, rate, trap, phi = jnp.split(self.in_proj(x), ends, axis=-1)
+        ends = np.cumsum([self.inner, self.channels, H, H, H]).tolist()
+        z, xBC, dt, rate, trap, phi = projected(self.in_proj, x, ends)
         xBC, tail = self.conv(xBC, cache.tail, segment_ids)
         x, BC = jnp.split(xBC, [self.inner], axis=-1)
         x, z = (rearrange(a, "B T (H V) -> B T H V", H=H) for a in (x, z))

@@ -10,7 +10,7 @@ from jaxtyping import Array, Float
 
 from . import flops
 from .base import ChannelMixerConfig
-from .parts import Keys, dense
+from .parts import Keys, dense, projected
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class SwiGLU(nnx.Module):
 
     def __call__(self, x: Float[Array, "*axes D"]) -> Float[Array, "*axes D"]:
         """Maps each token."""
-        gate, value = jnp.split(self.up(x), 2, axis=-1)
+        gate, value = projected(self.up, x, 2)
         return self.down(jax.nn.silu(gate) * value)
 
 
@@ -124,5 +124,5 @@ class GeluMLP(nnx.Module):
         """Maps each token."""
         if not self.gated:
             return self.down(jax.nn.gelu(self.up(x), approximate=self.tanh))
-        gate, value = jnp.split(self.up(x), 2, axis=-1)
+        gate, value = projected(self.up, x, 2)
         return self.down(jax.nn.gelu(gate, approximate=self.tanh) * value)

@@ -14,7 +14,7 @@ from jaxtyping import Array, Float, Int
 from ..kernels import mlstm
 from . import flops
 from .base import Mixer, MixerConfig
-from .parts import GroupNorm, Keys, ShortConv, conv_bytes, conv_params, dense, uniform_within
+from .parts import GroupNorm, Keys, ShortConv, conv_bytes, conv_params, dense, projected, uniform_within
 from .rg_lru import BlockDiagonal
 
 
@@ -139,7 +139,7 @@ class MLSTM(Mixer):
         self, x: Float[Array, "B T D"], cache: MLSTMCache, segment_ids: Int[Array, "B T"] | None = None
     ) -> tuple[Float[Array, "B T D"], MLSTMCache]:
         """Runs the T next tokens from the cached memory."""
-        u, z = jnp.split(self.up(x), 2, axis=-1)
+        u, z = projected(self.up, x, 2)
         c, tail = self.conv(u, cache.tail, segment_ids)
         q, k, v = self.q(c), self.k(c), self.v(u)
         gates = self.gates(jnp.concatenate([q, k, v], -1)).astype(jnp.float32) + self.gate_bias

@@ -168,5 +168,19 @@ def test_a_record_keeps_every_seed_and_says_what_was_not_as_expected():
     assert "state bytes matched: min_gru keeps 512 B" in behaviour.document([record])
 
 
+def test_a_comparison_of_some_architectures_adds_to_the_record_of_the_others():
+    def record(sha, **entries):
+        tables = [{"task": "mqar", "data_sha256": sha, "entries": [{"arch": k, "lr": v} for k, v in entries.items()]}]
+        return {"tables": tables, "runs": len(entries), "minutes": 1.5, "host": sha}
+
+    both = behaviour.joined(record("a", gla="1", mamba="1"), record("a", gla="2", min_gru="2"))
+    assert {entry["arch"]: entry["lr"] for entry in both["tables"][0]["entries"]} == dict(
+        mamba="1", gla="2", min_gru="2"
+    )
+    assert (both["runs"], both["minutes"]) == (4, 3.0)
+    other_data = record("b", gla="2")
+    assert behaviour.joined(record("a", gla="1", mamba="1"), other_data) == other_data
+
+
 def test_the_document_of_behaviours_is_that_of_its_records():
     assert behaviour.DOCUMENT.read_text() == behaviour.document(behaviour.records())

@@ -95,9 +95,9 @@ def errors(config: LMConfig, ids: jax.Array | None = IDS, *, exact: bool = False
 
 
 STEEP = ["delta_product", "rwkv6", "slstm"]
-"""The worst of the mixers whose gradients, through 32 layers that add as much as the embedding, change by more than
-1e-5 (rwkv6's by 4e-3) where parameters change by half of their last bit: no two ways of summing a stream agree to that,
-then. So the embedding is larger here, and what is stored is summed as exactly as what is rebuilt."""
+"""The worst of the mixers whose gradients change by more than 1e-5 (rwkv6's by 4e-3) where parameters change by half of
+their last bit, through 32 layers that add as much as the embedding: no two ways of summing a stream agree to 1e-5 then.
+So the embedding is larger here, and what is stored is summed as exactly as what is rebuilt."""
 
 
 @pytest.mark.parametrize("name", STEEP)

@@ -5,23 +5,46 @@ only.
 """
 
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 
 import jax
 import jax.numpy as jnp
 import pytest
+from mixers import DIM, built, merge
 from subquad import kernels
 from subquad.experiments.profile.schedule import GENERATIONS, aot
 from subquad.experiments.profile.workloads import OPS, Point, Size
 from subquad.kernels import dispatch, tpu
+from subquad.kernels.sparse_attention import Window
+from subquad.kernels.sparse_attention.cases import case as window_case
+from subquad.kernels.sparse_attention.cases import inputs
 from test_ops import CASES, check, definition, draw, everything
 
 OPS_WITH_KERNELS = [op for op, impls in dispatch.IMPLEMENTATIONS.items() if "pallas_tpu" in impls]
+HALVES = "half strong scalar gate", "half strong vector gate", "packed", "padding, vector gate", "bfloat16, vector gate"
+SIMULATED = {
+    "delta_rule": ("no gate", "one token", "erase and write by channel", "undecayed read, vector gate", *HALVES),
+    "dplr": ("no groups", "one token", "half strong gate", "packed, half strong gate", "padding", "bfloat16"),
+    "gla": ("constant gate", "one token", "vector gate", "half strong bonus", *HALVES),
+    "mlstm": ("no state", "extreme input gates", "packed", "padding, closed input gates", "bfloat16"),
+    "sparse_attention": ("dilated, padding", "window, more keys, packed", "bfloat16"),
+}
+"""Of ops with many cases those that are always simulated, about 8 s each; ``-m exhaustive`` simulates the others."""
+
+
+def left_out(op, case):
+    """Whether a case is simulated only if asked for."""
+    return case.slow or case.name not in SIMULATED.get(op, (case.name,))
+
+
 PARAMETERS = [
-    pytest.param(op, case, id=f"{op}-{case.name}", marks=[pytest.mark.slow] if case.slow else [])
+    pytest.param(op, case, id=f"{op}-{case.name}", marks=[pytest.mark.exhaustive] if left_out(op, case) else [])
     for op in OPS_WITH_KERNELS
     for case in CASES[op]
 ]
-SIZES = [Size(T, H, K, V) for T, H, K, V in ((2048, 8, 64, 64), (65536, 16, 128, 128), (8192, 8, 256, 256))]
+NARROW, COMMON, WIDE = Size(2048, 8, 64, 64), Size(65536, 16, 128, 128), Size(8192, 8, 256, 256)
+SIZES = {"v5e": (NARROW, COMMON, WIDE), "v5p": (COMMON,), "v6e": (COMMON,)}
+"""A compilation takes up to half a minute: every width is on the generation that runs out of memory first."""
 
 
 def refusal(op, case, inputs):
@@ -33,14 +56,32 @@ def refusal(op, case, inputs):
 @pytest.mark.parametrize(("op", "case"), PARAMETERS)
 def test_simulated_kernel_agrees_with_the_definition(op, case, monkeypatch):
     inputs, cotangents = draw(op, case, seed=0)
-    if op == "gla":  # few heads a step: a large kernel takes the CPU's compiler long
-        width = 256 if case.name in ("vector gate", "wide") else 128
-        monkeypatch.setitem(dispatch.load(op, "pallas_tpu").WIDTH, True, width)
+    if op in ("gla", "mlstm"):  # few heads a step: a large kernel takes the CPU's compiler long
+        widths = dispatch.load(op, "pallas_tpu").WIDTH
+        monkeypatch.setitem(widths, True, 256 if case.name in ("vector gate", "wide") else 128)
+        monkeypatch.setitem(widths, False, widths[False] if case.name == "scalar gate" else 256)
+    elif op in ("delta_rule", "dplr"):
+        monkeypatch.setattr(dispatch.load(op, "pallas_tpu"), "HEADS", 2)
     with kernels.simulate_tpu():
         if reason := refusal(op, case, inputs):
             pytest.skip(reason)
         found = jax.block_until_ready(jax.jit(everything(op, "pallas_tpu", case))(inputs, cotangents))
     check(op, "pallas_tpu", case, found, definition(op, case, inputs, cotangents))
+
+
+def test_a_window_reaches_over_blocks(monkeypatch):
+    """Blocks of 128 where the kernel takes more, so that few tokens do."""
+    op, case = "sparse_attention", window_case("window", Window(140), inputs(B=1, T=150, H=2, Hk=1, S=290))
+    arrays, cotangents = draw(op, case, seed=0)
+    monkeypatch.setattr(dispatch.load(op, "pallas_tpu"), "BLOCK", 128)
+    with kernels.simulate_tpu():
+        found = jax.block_until_ready(jax.jit(everything(op, "pallas_tpu", case))(arrays, cotangents))
+    check(op, "pallas_tpu", case, found, definition(op, case, arrays, cotangents))
+
+
+def test_names_of_simulated_cases_are_those_of_cases():
+    for op, names in SIMULATED.items():
+        assert set(names) <= {case.name for case in CASES[op]}
 
 
 @pytest.mark.parametrize("op", OPS_WITH_KERNELS)
@@ -55,7 +96,9 @@ def test_most_cases_are_supported(op):
 @pytest.mark.parametrize("generation", GENERATIONS)
 def test_kernels_compile_for_a_tpu_that_is_elsewhere(op, generation):
     """A kernel that takes more than its vector memory, or whose layouts a TPU lacks, fails here as it would there."""
-    points = [Point(op, size, backward=True) for size in SIZES]
+    heads = "H" in OPS[op].axes()  # channels are cut into the same blocks, however many there are
+    sizes = SIZES[generation] if heads else (COMMON,)
+    points = [Point(op, size, backward=True) for size in sizes]
     with ThreadPoolExecutor(len(points)) as pool:
         compiled = list(pool.map(lambda point: aot(*point.program(), generation)[1], points))
     for point, one in zip(points, compiled, strict=True):
@@ -64,22 +107,30 @@ def test_kernels_compile_for_a_tpu_that_is_elsewhere(op, generation):
 
 @pytest.mark.parametrize("op", OPS_WITH_KERNELS)
 def test_a_machine_without_a_tpu_is_told_so(op):
-    inputs = jax.tree.map(jnp.asarray, draw(op, CASES[op][0], seed=0)[0])
+    arguments = jax.tree.map(jnp.asarray, draw(op, CASES[op][0], seed=0)[0]) | CASES[op][0].static
     with pytest.raises(ValueError, match=f"{op}: impl='pallas_tpu' cannot run this: this is a cpu, not a TPU"):
-        getattr(kernels, op)(**inputs, impl="pallas_tpu")
-    assert "pallas_tpu: only by name on cpu" in kernels.explain(op, **inputs)
+        getattr(kernels, op)(**arguments, impl="pallas_tpu")
+    assert "pallas_tpu: only by name on cpu" in kernels.explain(op, **arguments)
     with kernels.simulate_tpu():
-        assert "pallas_tpu: taken" in kernels.explain(op, **inputs)
+        assert "pallas_tpu: taken" in kernels.explain(op, **arguments)
 
 
 @pytest.mark.parametrize("op", OPS_WITH_KERNELS)
 def test_a_generation_that_no_test_covers_takes_xla(op):
-    inputs = jax.tree.map(jnp.asarray, draw(op, CASES[op][0], seed=0)[0])
+    arguments = jax.tree.map(jnp.asarray, draw(op, CASES[op][0], seed=0)[0]) | CASES[op][0].static
     device = jax.sharding.AbstractDevice("TPU v3", 1, "tpu")
     with jax.sharding.use_abstract_mesh(jax.sharding.AbstractMesh((1,), ("x",), abstract_device=device)):
-        lines = kernels.explain(op, **inputs).splitlines()
+        lines = kernels.explain(op, **arguments).splitlines()
     assert "pallas_tpu: no test covers TPU v3; those covered are v5e, v5p, v6e" in lines
     assert "xla: taken" in lines
+
+
+@pytest.mark.parametrize(("simulated", "impl"), [(True, "pallas_tpu"), (False, "xla")])
+def test_rwkv7_runs_in_the_kernel_where_there_is_a_tpu(simulated, impl):
+    (graph, params), x = built("rwkv7"), jnp.zeros((2, 5, DIM))
+    with kernels.simulate_tpu() if simulated else nullcontext(), dispatch.recorded() as taken:
+        jax.eval_shape(lambda params, x: merge(graph, params)(x), params, x)
+    assert taken["dplr"] == impl
 
 
 def test_generations_are_those_that_the_kernels_accept():
@@ -87,10 +138,10 @@ def test_generations_are_those_that_the_kernels_accept():
     assert set(tpu.GENERATIONS.values()) == set(GENERATIONS)
 
 
-@pytest.mark.parametrize(("heads", "kind"), [(4, "Auto"), (2, "Explicit")])
-def test_kernels_run_per_shard_on_a_mesh(heads, kind):
+@pytest.mark.parametrize(("op", "heads", "kind"), [("gla", 4, "Auto"), ("gla", 2, "Explicit"), ("mlstm", 2, "Auto")])
+def test_kernels_run_per_shard_on_a_mesh(op, heads, kind):
     """Batch over 2 devices and value heads over 4, where key heads do not divide, or over 2, where they do."""
-    op, case = "gla", next(case for case in CASES["gla"] if case.name == "scalar gate")
+    case = CASES[op][0]
     inputs, cotangents = draw(op, case, seed=0)
     types = (getattr(jax.sharding.AxisType, kind),) * 2
     mesh = jax.make_mesh((2, heads), ("data", "model"), types, devices=jax.devices()[: 2 * heads])

@@ -4,12 +4,12 @@ from ...layers import SwiGLUConfig
 from ..compare.settings import Comparison, Expectation, Task
 from ..data import StateTrackingConfig
 
-ARCHS = ("transformer", "mlstm", "slstm-conv", "deltanet", "deltanet+negative_eigenvalues=true")
+ARCHS = ("transformer", "mlstm", "slstm-conv", "deltanet", "deltanet+negative_eigenvalues=true", "mamba")
 """Those of the paper's table; eigenvalues in [-1, 1] are what DeltaNet needs, and what sLSTM's recurrence has."""
 
 
 def parity() -> Comparison:
-    """``subquad compare --preset parity``: 47 minutes on one core of a busy machine.
+    """``subquad compare --preset parity``: 83 minutes on one core of a busy machine.
 
     Trained on 2 to 39 bits, tested on 39 to 255; solved: a scaled accuracy of at least 0.9. sLSTM and DeltaNet with
     negative eigenvalues are to solve it; the others are to stay at 0, which is guessing. In the paper, with longer
@@ -17,8 +17,7 @@ def parity() -> Comparison:
 
     Whether training finds the solution is luck: with one head, or 1,200 steps, DeltaNet with negative eigenvalues did
     not find it in trials, nor did sLSTM with its convolution, which xLSTM's code has, in 1,000 steps of 64 rows; so
-    there are two heads and 2,000 steps, and sLSTM stands here without a convolution. Mamba (0.000 in the paper) was
-    left out, as its runs take several times as long.
+    there are two heads and 2,000 steps, and sLSTM stands here without a convolution. In the paper Mamba has 0.000.
 
     Came out: of three seeds each, two of sLSTM and two of DeltaNet with negative eigenvalues solve it, so that both
     miss their bound in the mean; none of the others comes off 0. The third sLSTM never learned long rows (its loss in
@@ -47,6 +46,7 @@ def task() -> Task:
         expectations=(
             Expectation("transformer", at_most=0.2, published=0.022),
             Expectation("mlstm", at_most=0.2, published=0.087),
+            Expectation("mamba", at_most=0.2, published=0.0),
             Expectation("slstm-conv", at_least=0.9, published=1.0),
             Expectation("deltanet", at_most=0.2, published=0.017),
             Expectation("deltanet+negative_eigenvalues=true", at_least=0.9, published=1.0),

@@ -1,7 +1,8 @@
 """Published behaviours beside ours: a finished comparison is kept as a small record, and the records make a document.
 
 ``python -m subquad.experiments.report.behaviour [DIR ...]`` keeps the comparisons in these directories, and then writes
-``experiments/BEHAVIOUR.md`` anew from all that are kept.
+``experiments/BEHAVIOUR.md`` anew from all that are kept. A comparison of some of a preset's architectures (``--archs``)
+adds to what is kept of the others.
 """
 
 import inspect
@@ -53,6 +54,21 @@ def keep(root: Path) -> dict[str, Any]:
         "minutes": round(sum(result["seconds"] for result in results) / 60, 1),
         "tables": [kept_table(table, tasks[table.task]) for table in study.tables],
     }
+
+
+def joined(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
+    """``new`` with what it does not measure again of ``old``: architectures of the same tasks on the same data."""
+    olds = {(table["task"], table["data_sha256"]): table["entries"] for table in old["tables"]}
+    if {(table["task"], table["data_sha256"]) for table in new["tables"]} != set(olds):
+        return new
+    tables, added = [], False
+    for table in new["tables"]:
+        names = {entry["arch"] for entry in table["entries"]}
+        kept = [entry for entry in olds[table["task"], table["data_sha256"]] if entry["arch"] not in names]
+        tables.append(table | {"entries": [*kept, *table["entries"]]})
+        added |= bool(kept)
+    sums = {key: round(old[key] + new[key], 1) for key in ("runs", "minutes")} if added else {}
+    return new | {"tables": tables} | sums
 
 
 def kept_table(table: Table, task: Task) -> dict[str, Any]:
@@ -133,7 +149,10 @@ def main(directories: Sequence[str]) -> None:
     """Keeps the comparisons of the directories, and writes the document."""
     for directory in directories:
         record = keep(Path(directory))
-        (RECORDS / f"{record['name']}.json").write_text(json.dumps(record, indent=1) + "\n")
+        path = RECORDS / f"{record['name']}.json"
+        if path.exists():
+            record = joined(json.loads(path.read_text()), record)
+        path.write_text(json.dumps(record, indent=1) + "\n")
     DOCUMENT.write_text(document(records()))
 
 

@@ -15,6 +15,9 @@ from jax.experimental import pallas as pl
 
 from ..mosaic import LANES, call
 
+SUBLANES = 16
+"""K and V are padded to multiples of it, the rows of a register of bfloat16."""
+
 
 class Plan(NamedTuple):
     """How the arrays are cut. Hashable: the kernels are compiled for it."""
@@ -39,6 +42,15 @@ class Plan(NamedTuple):
     def value(self, head: int, tokens: slice = slice(None)) -> tuple:
         """Where a value head is in a block of v."""
         return (0, tokens, slice(head * self.V, (head + 1) * self.V)) if self.flat else (0, head, tokens)
+
+    def values(self, ref: Any, head: int) -> Callable[[slice], jax.Array]:
+        """Reads tokens of a value head from a block."""
+        return lambda tokens: ref[self.value(head, tokens)]
+
+    @staticmethod
+    def tokens(ref: Any, head: int) -> Callable[[slice], jax.Array]:
+        """Reads tokens of a key head from a block."""
+        return lambda tokens: ref[0, head, tokens]
 
     def groups(self) -> list[range]:
         """The value heads of each key head of a block."""
@@ -82,6 +94,64 @@ def lanes(column: jax.Array) -> jax.Array:
 def where(mask: jax.Array | None, x: jax.Array) -> jax.Array:
     """``x``, or 0 where there is a mask and it does not hold."""
     return x if mask is None else jnp.where(mask, x, 0)
+
+
+def arrange(q, k, v, number, *, C: int, width: int, scale: float, vector: bool = False) -> tuple[Plan, tuple, tuple]:
+    """The plan, and q, k, v and the segments' numbers in whole chunks and whole registers, in the kernels' layouts.
+
+    Args:
+      q: ``[B, T, Hk, K]``.
+      k: ``[B, T, Hk, K]``.
+      v: ``[B, T, H, V]``.
+      number: counts the segments, ``[B, T]``, or None.
+      C: the most tokens of a chunk.
+      width: the most columns of a block of heads.
+      scale: on q.
+      vector: whether there is a gate for every key channel.
+    """
+    (B, T, H, V), (Hk, K) = v.shape, q.shape[2:]
+    C = min(C, -(-T // LANES) * LANES)
+    short, short_k, short_v = -T % C, -K % SUBLANES, -V % SUBLANES
+    heads = block_heads(H, H // Hk, max(K + short_k, V + short_v, LANES), width)
+    plan = Plan(C, heads, max(1, heads * Hk // H), K + short_k, V + short_v, scale, vector)
+    q, k, v = (pad(x, short, n) for x, n in ((q, short_k), (k, short_k), (v, short_v)))
+    ids = ()
+    if number is not None:
+        before = jnp.pad(number[:, :-1], ((0, 0), (1, 0)))
+        ids = tuple(jnp.pad(x, ((0, 0), (0, short)), "edge")[:, None].astype(jnp.float32) for x in (number, before))
+    v = v.reshape(B, T + short, -1) if plan.flat else v.swapaxes(1, 2)
+    return plan, (q.swapaxes(1, 2), k.swapaxes(1, 2), v), ids
+
+
+def pad(x: jax.Array, tokens: int, width: int) -> jax.Array:
+    """``[B, T, n, width]`` with more tokens and more columns."""
+    return jnp.pad(x, ((0, 0), (0, tokens), (0, 0), (0, width)))
+
+
+def rows(plan: Plan, x: jax.Array, fill: float = 0.0) -> jax.Array:
+    """``[B, T, H]`` as ``[B, blocks, heads of a block, T]``, in whole chunks and a multiple of 8 heads."""
+    B, T, H = x.shape
+    x = jnp.pad(x, ((0, 0), (0, -T % plan.C), (0, 0)), constant_values=fill).swapaxes(1, 2)
+    x = x.reshape(B, H // plan.heads, plan.heads, -1)
+    return jnp.pad(x, ((0, 0), (0, 0), (0, -plan.heads % 8), (0, 0)))
+
+
+def outputs(plan: Plan, y: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    """``y`` as ``[B, T, H, V]`` from its layout in the kernels."""
+    B, T, H, V = shape
+    y = y.reshape(B, -1, H, plan.V) if plan.flat else y.swapaxes(1, 2)
+    return y[:, :T, :, :V]
+
+
+def joined(dx: jax.Array, x: jax.Array) -> jax.Array:
+    """The gradient of x: the sum over the blocks of value heads that share a key head."""
+    return dx if dx.shape == x.shape else dx.reshape(*x.shape[:2], -1, *x.shape[2:]).sum(2).astype(x.dtype)
+
+
+def block_heads(H: int, group: int, width: int, most: int) -> int:
+    """Value heads of a block: whole groups that share a key head, or a part of one."""
+    fits = [n for n in range(1, H + 1) if H % n == 0 and (n % group == 0 or group % n == 0) and n * width <= most]
+    return max(fits)
 
 
 def specs(plan: Plan, chunk: Callable, gate: jax.Array, state: tuple[int, int], shared: int) -> dict[str, pl.BlockSpec]:

@@ -3,19 +3,25 @@
 Gates are ``[B, blocks, heads of a block, T]``. With D the decays inside a chunk, from exact sums of gates:
 
     y = (q k^T * D) v + enter (q S)        S' = through S + (leave k)^T v
+
+What one head does with its decays, ``reads``, ``written`` and ``gradients``, is ``mlstm``'s too.
 """
 
 import functools
-import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax.experimental import pallas as pl
 
-from ..mosaic import LANES, Sums, dot, exact_sums, running_sums, triangle
-from .tpu_blocks import Plan, Segments, lanes, read_segments, where
+from ..mosaic import LANES, dot, exact_sums, triangle
+from .tpu_blocks import Plan, read_segments
+from .tpu_decays import Decays, read_decays
+
+Tokens = Callable[[slice], jax.Array]
+"""Reads some tokens of a block."""
+ALL = slice(None)
 
 
 def widen(x: jax.Array, width: int) -> jax.Array:
@@ -32,158 +38,201 @@ def lane_sum(*xs: jax.Array) -> jax.Array:
     return functools.reduce(jnp.add, [jnp.sum(x, 1, keepdims=True) for x in parts])
 
 
-class Decays(NamedTuple):
-    """The decays of one head in a chunk."""
-
-    rows: Sums
-    """``[1, C]``."""
-    columns: Sums
-    """``[C, LANES]``."""
-    segments: Segments | None
-
-    def within(self, i: slice, j: slice, *, transposed: bool = False, offset: float = 0.0) -> jax.Array:
-        """From the tokens of tile j to those of tile i, times ``2 ** offset``; rows are i's, or j's if transposed."""
-        if transposed:
-            rows = Sums(self.rows.coarse[:, i], self.rows.fine[:, i] + offset)
-            exponent, row, column = rows - self.columns[j], i, j
-        else:
-            exponent, row, column = self.columns[i] - self.rows[:, j], j, i
-        holds = None
-        if i == j:
-            holds = lambda r, c: r <= c if transposed else r >= c  # noqa: E731
-            holds = holds(*(jax.lax.broadcasted_iota(jnp.int32, exponent.shape, axis) for axis in (0, 1)))
-        if self.segments is not None:
-            pair = self.segments.column[column] == self.segments.row[:, row]
-            holds = pair if holds is None else holds & pair
-        return jnp.exp2(exponent if holds is None else jnp.where(holds, exponent, -jnp.inf))
-
-    def enter(self) -> jax.Array:
-        """From the entering state to each token, ``[C, LANES]``."""
-        cut = self.segments
-        return where(cut and cut.column == cut.before, jnp.exp2(self.columns.whole))
-
-    def leave(self) -> jax.Array:
-        """From each token to the leaving state, ``[C, LANES]``."""
-        cut = self.segments
-        return where(cut and cut.column == cut.last, jnp.exp2(self.rows[:, -1:] - self.columns))
-
-    def through(self) -> jax.Array:
-        """From the entering to the leaving state, ``[1, 1]``."""
-        cut = self.segments
-        return where(cut and cut.before == cut.last, jnp.exp2(self.rows.whole[:, -1:]))
+def reads(
+    plan: Plan, decay: Decays, products: list[jax.Array], q: Tokens, v: Tokens, state: jax.Array
+) -> Iterator[tuple[slice, jax.Array, jax.Array]]:
+    """Of each tile: its tokens, the weights that they give to those so far, and what they read."""
+    tiles, enter = plan.tiles(), decay.enter
+    for i, product in zip(tiles, products, strict=True):
+        weights = product * jnp.concatenate([decay.within(i, j) for j in tiles if j.start <= i.start], 1)
+        read = dot(q(i), state)
+        yield i, weights, dot(weights.astype(state.dtype), v(slice(i.stop))) + widen(enter[i], read.shape[1]) * read
 
 
-def read_decays(g: jax.Array, segments: Segments | None) -> Callable[[int], Decays]:
-    """The decays of each head of ``[heads, C]`` gates."""
-    rows = running_sums(g)
-    columns = rows.columns()
-
-    def of(h: int) -> Decays:
-        one = slice(h, h + 1)
-        return Decays(rows[one], Sums(lanes(columns.coarse[:, one]), lanes(columns.fine[:, one])), segments)
-
-    return of
+def written(plan: Plan, decay: Decays, k: Tokens) -> jax.Array:
+    """Keys as the leaving state holds them."""
+    return k(ALL) * widen(decay.leave, plan.K)
 
 
 def forward_kernel(plan: Plan, keep: bool, packed: bool, *refs) -> None:
     """One chunk of a block of heads."""
     q, k, v, g, first, *refs = refs
     ids, (y, last, *kept) = (refs[:2], refs[2:]) if packed else ((), refs)
-    low, tiles = q.dtype, plan.tiles()
+    low = q.dtype
 
     @pl.when(pl.program_id(2) == 0)
     def _():
         last[...] = first[...]
 
-    decays = read_decays(g[0, 0], read_segments(ids))
+    decay_of = read_decays(g[0, 0], read_segments(ids))
     for n, group in enumerate(plan.groups()):
-        products = [dot(q[0, n, i], k[0, n, : i.stop], (1, 1)) for i in tiles]
+        products = forward_products(plan, q, k, n)
         for h in group:
-            decay, state = decays(h), last[0, h]
+            decay, state = decay_of(h), last[0, h]
             if keep:
                 kept[0][0, h, 0] = state.astype(low)
-            enter = decay.enter()
-            for i, product in zip(tiles, products, strict=True):
-                within = [decay.within(i, j) for j in tiles if j.start <= i.start]
-                weights = (product * jnp.concatenate(within, 1)).astype(low)
-                read = dot(q[0, n, i], state.astype(low))
-                out = dot(weights, v[plan.value(h, slice(i.stop))]) + widen(enter[i], plan.V) * read
+            head = plan.tokens(q, n), plan.values(v, h), state.astype(low)
+            for i, _weights, out in reads(plan, decay, products, *head):
                 y[plan.value(h, i)] = (out * plan.scale).astype(y.dtype)
-            written = (k[0, n] * widen(decay.leave(), plan.K)).astype(low)
-            last[0, h] = decay.through() * state + dot(written, v[plan.value(h)], (0, 0))
+            new = written(plan, decay, plan.tokens(k, n)).astype(low)
+            last[0, h] = decay.through * state + dot(new, v[plan.value(h)], (0, 0))
+
+
+def forward_products(plan: Plan, q, k, n: int) -> list[jax.Array]:
+    """The products of each tile of queries with the keys so far, of key head n."""
+    return [dot(q[0, n, i], k[0, n, : i.stop], (1, 1)) for i in plan.tiles()]
+
+
+def backward_products(plan: Plan, q, k, n: int) -> list[jax.Array]:
+    """The products of each tile of keys with the queries from there on, of key head n."""
+    return [dot(k[0, n, j], q[0, n, j.start :], (1, 1)) for j in plan.tiles()]
+
+
+class Ones(NamedTuple):
+    """One more column of the values, all ones: its part of the state, and the cotangents."""
+
+    state: jax.Array
+    """``[1, K]``."""
+    dstate: jax.Array
+    """``[1, K]``."""
+    dy_row: jax.Array
+    """``[1, C]``."""
+    dy_column: jax.Array
+    """``[C, LANES]``."""
+
+
+class Gradients(NamedTuple):
+    """The gradients of one head in a chunk."""
+
+    q: jax.Array
+    k: jax.Array
+    v: list[jax.Array]
+    """Of each tile."""
+    state: jax.Array
+    read: jax.Array
+    """Of the logarithms of decays, by the token that reads from others in the chunk, ``[1, C]``."""
+    column: jax.Array
+    """The same of what is read from the state, less what others read from a token, ``[C, 1]``."""
+    leave: jax.Array
+    """By the token that writes into the leaving state, ``[C, 1]``."""
+    through: jax.Array
+    """From state to state, ``[1, 1]``."""
+    ones: jax.Array | None
+    """Of the state of ``Ones``."""
+
+
+def gradients(
+    plan: Plan, decay: Decays, products: list[jax.Array], q: Tokens, k: Tokens, v: Tokens, dy: Tokens,
+    state: jax.Array, ds: jax.Array, ones: Ones | None = None,
+) -> Gradients:  # fmt: skip
+    """Those of what one head did; ``ds`` is the leaving state's. Rows of scores are the tokens that are read."""
+    C, K, V, low, tiles = plan.C, plan.K, plan.V, state.dtype, plan.tiles()
+    enter, leave, through = decay.enter, decay.leave, decay.through
+    dq_read, dk_write = dot(dy(ALL), state, (1, 1)), dot(v(ALL), ds.astype(low), (1, 1))
+    if ones is not None:
+        dk_write = dk_write + ones.dstate
+    dq_read, dk_write = widen(enter, K) * dq_read, widen(leave, K) * dk_write
+    qf, kf = q(ALL).astype(jnp.float32), k(ALL).astype(jnp.float32)
+    passed, dones = jnp.sum(state.astype(jnp.float32) * ds, keepdims=True), None
+    if ones is not None:
+        entered = widen(enter * ones.dy_column, K)
+        dq_read = dq_read + entered * ones.state
+        passed = passed + jnp.sum(ones.state * ones.dstate, keepdims=True)
+        dones = through * ones.dstate + jnp.sum(qf * entered, 0, keepdims=True)
+    dv_write = widen(leave, V) * dot(k(ALL), ds.astype(low))
+    along_i, along_j, dk_within, scores, dv = [jnp.zeros((1, C), jnp.float32)], [], [], [], []
+    row, col = (jax.lax.broadcasted_iota(jnp.int32, (LANES, LANES), axis) for axis in (0, 1))
+    for j, product in zip(tiles, products, strict=True):
+        later = slice(j.start, C)
+        within = jnp.concatenate([decay.within(i, j, transposed=True) for i in tiles if i.start >= j.start], 1)
+        dproduct = dot(v(j), dy(later), (1, 1))
+        dproduct = (dproduct if ones is None else dproduct + ones.dy_row[:, later]) * within
+        dv.append(dot((product * within).astype(low), dy(later)) + dv_write[j])
+        both = product * dproduct
+        pieces = [both[:, m : m + LANES] for m in range(0, both.shape[1], LANES)]
+        pieces[0] = jnp.where(row == col, 0, pieces[0])  # a token's own product does not depend on gates
+        before = [jnp.zeros((1, j.start), jnp.float32)] if j.start else []
+        along_i.append(jnp.concatenate([*before, *[jnp.sum(x, 0, keepdims=True) for x in pieces]], 1))
+        along_j.append(sum(pieces))
+        scores.append(dproduct.astype(low))
+        dk_within.append(dot(scores[-1], q(later)))
+    dq_within = []
+    for m, i in enumerate(tiles):
+        parts = [dot(part[:, i.start - j.start :][:, :LANES], k(j), (0, 0))
+                 for part, j in zip(scores, tiles[: m + 1], strict=False)]  # fmt: skip
+        dq_within.append(sum(parts))
+    column = lane_sum(qf * dq_read, -jnp.concatenate(along_j, 0))
+    read_key = (qf * widen(enter, K)).astype(low)
+    return Gradients(
+        q=jnp.concatenate(dq_within, 0) + dq_read,
+        k=jnp.concatenate(dk_within, 0) + dk_write,
+        v=dv,
+        state=through * ds + dot(read_key, dy(ALL), (0, 0)),
+        read=functools.reduce(jnp.add, along_i),
+        column=column,
+        leave=lane_sum(kf * dk_write),
+        through=through * passed,
+        ones=dones,
+    )
+
+
+class Columns:
+    """``[C, 1]`` of each head, put together in lanes, and rows again: one transpose for all."""
+
+    def __init__(self, C: int):
+        self.lane, self.found = jax.lax.broadcasted_iota(jnp.int32, (C, LANES), 1), jnp.zeros((C, LANES), jnp.float32)
+
+    def put(self, h: int, x: jax.Array) -> None:
+        """Those of head h."""
+        self.found = jnp.where(self.lane == h, x, self.found)
+
+    def rows(self, n: int) -> jax.Array:
+        """``[n, C]``."""
+        return self.found.T[:n]
+
+
+def rows_of(xs: list[jax.Array], C: int, n: int) -> jax.Array:
+    """Rows ``[1, C]``, or ``[1, 1]`` to be spread, as ``[n, C]`` with zeros below."""
+    short = [jnp.zeros((n - len(xs), C), jnp.float32)] if n > len(xs) else []
+    return jnp.concatenate([*(jnp.broadcast_to(x, (1, C)) for x in xs), *short], 0)
+
+
+def gate_gradients(read: jax.Array, leave: jax.Array, through: jax.Array) -> jax.Array:
+    """Those of gates ``[heads, C]`` from those of the logarithms of decays that end at, begin at, and pass a token."""
+    C = read.shape[1]
+    return (
+        exact_sums(read, triangle(C, C, lambda i, t: i >= t))
+        + exact_sums(leave, triangle(C, C, lambda j, t: j < t))
+        + through
+    )
 
 
 def backward_kernel(plan: Plan, packed: bool, *refs) -> None:
-    """One chunk of a block of heads, the last chunk first; products are transposed: rows are the earlier tokens."""
+    """One chunk of a block of heads, the last chunk first."""
     q, k, v, g, dy, kept, dlast, *refs = refs
     ids, (dq, dk, dv, dg, dstate) = (refs[:2], refs[2:]) if packed else ((), refs)
-    low, tiles, log_scale = q.dtype, plan.tiles(), math.log2(plan.scale)
-    C, K, V = plan.C, plan.K, plan.V
+    C, K, count = plan.C, plan.K, g.shape[2]
 
     @pl.when(pl.program_id(2) == 0)
     def _():
         dstate[...] = dlast[...]
 
-    decays = read_decays(g[0, 0], read_segments(ids))
-    rows, passing = [], []
-    columns, leaving = [jnp.zeros((C, LANES), jnp.float32)] * 2
-    lane = jax.lax.broadcasted_iota(jnp.int32, (C, LANES), 1)
+    decay_of = read_decays(g[0, 0], read_segments(ids), plan.scale)
+    read, through, columns, leave = [], [], Columns(C), Columns(C)
     for n, group in enumerate(plan.groups()):
-        products = [dot(k[0, n, j], q[0, n, j.start :], (1, 1)) for j in tiles]
+        products = backward_products(plan, q, k, n)
         dq_all, dk_all = [jnp.zeros((C, K), jnp.float32)] * 2
         for h in group:
-            decay, value = decays(h), plan.value(h)
-            state, ds = kept[0, h, 0], dstate[0, h]
-            enter, leave = decay.enter() * plan.scale, decay.leave()
-            through = decay.through()
-            dq_read = widen(enter, K) * dot(dy[value], state, (1, 1))
-            dk_write = widen(leave, K) * dot(v[value], ds.astype(low), (1, 1))
-            dv_write = widen(leave, V) * dot(k[0, n], ds.astype(low))
-            along_i, along_j, dk_within, scores = [jnp.zeros((1, C), jnp.float32)], [], [], []
-            for j, product in zip(tiles, products, strict=True):
-                later = [i for i in tiles if i.start >= j.start]
-                within = jnp.concatenate([decay.within(i, j, transposed=True, offset=log_scale) for i in later], 1)
-                dproduct = dot(v[plan.value(h, j)], dy[plan.value(h, slice(j.start, C))], (1, 1)) * within
-                weights = (product * within).astype(low)
-                dv[plan.value(h, j)] = (dot(weights, dy[plan.value(h, slice(j.start, C))]) + dv_write[j]).astype(
-                    dv.dtype
-                )
-                both = product * dproduct
-                own = jax.lax.broadcasted_iota(jnp.int32, (LANES, LANES), 0)
-                own = own == jax.lax.broadcasted_iota(jnp.int32, (LANES, LANES), 1)
-                pieces = [both[:, m : m + LANES] for m in range(0, both.shape[1], LANES)]
-                pieces[0] = jnp.where(own, 0, pieces[0])  # a token's own product does not depend on gates
-                before = [jnp.zeros((1, j.start), jnp.float32)] if j.start else []
-                along_i.append(jnp.concatenate([*before, *[jnp.sum(x, 0, keepdims=True) for x in pieces]], 1))
-                along_j.append(sum(pieces))
-                dproduct = dproduct.astype(low)
-                dk_within.append(dot(dproduct, q[0, n, j.start :]))
-                scores.append(dproduct)
-            dq_within = []
-            for m, i in enumerate(tiles):
-                parts = [dot(part[:, i.start - j.start :][:, :LANES], k[0, n, j], (0, 0))
-                         for part, j in zip(scores, tiles[: m + 1], strict=False)]  # fmt: skip
-                dq_within.append(sum(parts))
-            qf, kf = q[0, n].astype(jnp.float32), k[0, n].astype(jnp.float32)
-            rows.append(sum(along_i))
-            own_column = lane == h
-            column = lane_sum(qf * dq_read, -jnp.concatenate(along_j, 0))
-            columns = jnp.where(own_column, column, columns)
-            leaving = jnp.where(own_column, lane_sum(kf * dk_write), leaving)
-            passing.append(through * jnp.sum(state.astype(jnp.float32) * ds, keepdims=True))
-            dq_all = dq_all + jnp.concatenate(dq_within, 0) + dq_read
-            dk_all = dk_all + jnp.concatenate(dk_within, 0) + dk_write
-            read_key = (qf * widen(enter, K)).astype(low)
-            dstate[0, h] = through * ds + dot(read_key, dy[value], (0, 0))
+            head = plan.tokens(q, n), plan.tokens(k, n), plan.values(v, h), plan.values(dy, h)
+            d = gradients(plan, decay_of(h), products, *head, kept[0, h, 0], dstate[0, h])
+            for j, one in zip(plan.tiles(), d.v, strict=True):
+                dv[plan.value(h, j)] = one.astype(dv.dtype)
+            dq_all, dk_all, dstate[0, h] = dq_all + d.q, dk_all + d.k, d.state
+            read.append(d.read)
+            through.append(d.through)
+            columns.put(h, d.column)
+            leave.put(h, d.leave)
         dq[0, n] = dq_all.astype(dq.dtype)
         dk[0, n] = dk_all.astype(dk.dtype)
-    short = [jnp.zeros((g.shape[2] - plan.heads, C), jnp.float32)] if g.shape[2] > plan.heads else []
-    stack = lambda xs: jnp.concatenate([*xs, *short], 0)  # noqa: E731
-    until = stack(rows) + columns.T[: g.shape[2]]
-    after = leaving.T[: g.shape[2]]
-    whole = stack([jnp.broadcast_to(x, (1, C)) for x in passing])
-    dg[0, 0] = (
-        exact_sums(until, triangle(C, C, lambda i, t: i >= t))
-        + exact_sums(after, triangle(C, C, lambda j, t: j < t))
-        + whole
-    )
+    rows = functools.partial(rows_of, C=C, n=count)
+    dg[0, 0] = gate_gradients(rows(read) + columns.rows(count), leave.rows(count), rows(through))

@@ -2,8 +2,8 @@
 
 Inside a chunk the decays are built from halves, as in ``kernels.decay``: tokens i of a right half and j of a left half
 meet in the middle, ``exp`` of the gates from j to the middle times that from the middle to i, which scale the factors
-of one matrix product. The products of gates grow level by level, so that nothing is subtracted. The backward pass runs
-a chunk again and differentiates it. Gates are arranged like keys; states are transposed: ``[V, K]``.
+of one matrix product. The products of gates grow level by level, so that nothing is subtracted. Gates are arranged like
+keys; states are transposed: ``[V, K]``.
 """
 
 import functools
@@ -14,41 +14,13 @@ import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
+from ..decay_tpu import each, iotas
 from ..mosaic import dot
+from ..vector_decay_tpu import VectorDecays
 from .tpu_blocks import Plan, Segments, read_segments
 
 TILE = 8
 """Rows of a register: below it halves are told apart by masks, from it on by slices."""
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
-def product(a: jax.Array, b: jax.Array, contract: tuple[int, int]) -> jax.Array:
-    """``dot``, whose gradients too are products of factors rounded to the inputs' type."""
-    return dot(a, b, contract)
-
-
-def _product_forward(a, b, contract):
-    return dot(a, b, contract), (a, b)
-
-
-def _product_backward(contract, factors, d):
-    a, b = factors
-    d, (m, n) = d.astype(a.dtype), contract
-    da = dot(d, b, (1, 1 - n)) if m == 1 else dot(b, d, (1 - n, 1))
-    db = dot(d, a, (0, 1 - m)) if n == 1 else dot(a, d, (1 - m, 0))
-    return da.astype(a.dtype), db.astype(b.dtype)
-
-
-product.defvjp(_product_forward, _product_backward)
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
-def rotate(x: jax.Array, rows: int) -> jax.Array:
-    """The rows of each tile, moved down by ``rows``; axis 1 of ``[tiles, TILE, K]``."""
-    return pltpu.roll(x, rows % TILE, 1)
-
-
-rotate.defvjp(lambda x, rows: (rotate(x, rows), None), lambda rows, _, d: (rotate(d, -rows),))
 
 
 def within_tiles(e: jax.Array) -> tuple[list[tuple[jax.Array, jax.Array]], jax.Array, jax.Array]:
@@ -67,7 +39,7 @@ def within_tiles(e: jax.Array) -> tuple[list[tuple[jax.Array, jax.Array]], jax.A
 def _last(x: jax.Array, row: jax.Array, b: int, half: int) -> jax.Array:
     """The last row of the other half of a row's block of 2 b rows: of the left (0) or the right (1) half."""
     if b == 1:
-        return rotate(x, 1 if half == 0 else -1)
+        return pltpu.roll(x, 1 if half == 0 else TILE - 1, 1)
     last = [jnp.broadcast_to(x[:, n : n + 1], x.shape) for n in range(b - 1 + half * b, TILE, 2 * b)]
     return last[0] if len(last) == 1 else jnp.where(row >= 2 * b, last[1], last[0])
 
@@ -155,8 +127,8 @@ def factors(plan: Plan, low: jnp.dtype, cut: Segments | None, q, k, g) -> Factor
 
 def weights(plan: Plan, apart: dict[int, jax.Array], packed: bool, factors: Factors) -> list[jax.Array]:
     """What each token takes of the values: within its tile, and of the left half of each larger block."""
-    products = [product(*pair, (1, 1)) for pair in factors.tiles]
-    larger = [product(*pair, (1, 1)) for pair in factors.halves]
+    products = [dot(*pair, (1, 1)) for pair in factors.tiles]
+    larger = [dot(*pair, (1, 1)) for pair in factors.halves]
     scores = products[0]
     for b, across in zip((1, 2, 4), products[1:], strict=True):
         scores = jnp.where(apart[0] >= b, across, scores)
@@ -169,17 +141,11 @@ def weights(plan: Plan, apart: dict[int, jax.Array], packed: bool, factors: Fact
 def read_and_write(plan: Plan, factors: Factors, weights: list[jax.Array], v, state) -> tuple[jax.Array, jax.Array]:
     """``y`` and the leaving state."""
     v = v.astype(factors.q.dtype)
-    y = product(weights[0], v, (1, 0)) + product(factors.q, state.astype(v.dtype), (1, 1))
+    y = dot(weights[0], v, (1, 0)) + dot(factors.q, state.astype(v.dtype), (1, 1))
     for b, weight in zip(_sizes(plan.C), weights[1:], strict=True):
-        read = product(weight, halves(v, b, 0), (1, 0))
+        read = dot(weight, halves(v, b, 0), (1, 0))
         y = interleave(halves(y, b, 0), halves(y, b, 1) + read, b)
-    return plan.scale * y, factors.through * state + product(v, factors.k, (0, 0))
-
-
-def chunk(plan: Plan, low: jnp.dtype, apart: dict[int, jax.Array], cut: Segments | None, q, k, v, g, state):
-    """All of it for one head."""
-    found = factors(plan, low, cut, q, k, g)
-    return read_and_write(plan, found, weights(plan, apart, cut is not None, found), v, state)
+    return plan.scale * y, factors.through * state + dot(v, factors.k, (0, 0))
 
 
 def forward_kernel(plan: Plan, keep: bool, packed: bool, *refs) -> None:
@@ -206,24 +172,52 @@ def forward_kernel(plan: Plan, keep: bool, packed: bool, *refs) -> None:
 
 
 def backward_kernel(plan: Plan, packed: bool, *refs) -> None:
-    """One chunk of a block of heads, the last chunk first."""
+    """One chunk of a block of heads, the last chunk first.
+
+    Decays are products of gates: with the cotangents of their logarithms, which only add up, those of the gates are
+    sums of queries and keys times their cotangents.
+    """
     q, k, v, g, dy, kept, dlast, *refs = refs
     ids, (dq, dk, dv, dg, dstate) = (refs[:2], refs[2:]) if packed else ((), refs)
+    low = q.dtype
 
     @pl.when(pl.program_id(2) == 0)
     def _():
         dstate[...] = dlast[...]
 
-    cut = read_segments(ids)
-    run = functools.partial(chunk, plan, q.dtype, distances(plan.C, cut), cut)
+    cut, links = read_segments(ids), None
+    if cut is not None:
+        number = cut.column[:, :1]
+        links = number == cut.row, number == cut.before, number == cut.last, cut.before == cut.last
+    heads = [(h, n) for n, group in enumerate(plan.groups()) for h in group]
+    queries, keys = [q[0, n] for _h, n in heads], [k[0, n] for _h, n in heads]
+    values, states = [v[plan.value(h)] for h, _n in heads], [kept[0, h, 0] for h, _n in heads]
+    dreads = [(plan.scale * dy[plan.value(h)].astype(jnp.float32)).astype(low) for h, _n in heads]
+    leaving = [dstate[0, h] for h, _n in heads]
+    lowered = each(lambda x: x.astype(low), leaving)
+
+    decay = VectorDecays([g[0, h] for h, _n in heads], links)
+    enters = [enter for enter, _ in decay.enters]
+    (scores,) = decay.query_scores(queries, [keys])
+    dvalues = each(lambda s, d: dot(s.astype(low), d, (0, 0)), scores, dreads)
+    written = each(lambda k, leave: (k * leave).astype(low), keys, decay.leave)
+    dvalues = each(lambda d, w, ds: d + dot(w, ds, (1, 1)), dvalues, written, lowered)
+    row, column = iotas(plan.C)
+    dscores = each(lambda d, v: jnp.where(row > column, dot(d, v, (1, 1)), 0), dreads, values)
+    dqs, dks = decay.query_scores_vjp(dscores, queries, keys)
+    dqs = each(lambda d, dy, s, enter: d + dot(dy, s) * enter, dqs, dreads, states, enters)
+    dwritten = each(lambda v, ds, leave: dot(v, ds) * leave, values, lowered, decay.leave)
+    read = each(lambda q, enter: (q * enter).astype(low), queries, enters)
+    passing = each(jnp.multiply, leaving, decay.total)
+    total = each(lambda s, p: jnp.sum(s.astype(jnp.float32) * p, 0, keepdims=True), states, passing)
+    moved = each(lambda q, dq, k, dk: q * dq - k * dk, queries, dqs, keys, dks)
+    gates = decay.gate_of(moved, each(jnp.multiply, keys, dwritten), total, low)
+    own = each(lambda d, v: jnp.sum(d.astype(jnp.float32) * v, 1, keepdims=True), dreads, values)
+    entered = each(lambda p, d, x: p + dot(d, x, (0, 0)), passing, dreads, read)
+    dqs = each(lambda d, own, k: d + own * k, dqs, own, keys)
+    dks = each(lambda d, w, own, q: d + w + own * q, dks, dwritten, own, queries)
+    for h, _n in heads:
+        dv[plan.value(h)], dg[0, h], dstate[0, h] = dvalues[h].astype(dv.dtype), gates[h], entered[h]
     for n, group in enumerate(plan.groups()):
-        dq_all, dk_all = [jnp.zeros((plan.C, plan.K), jnp.float32)] * 2
-        for h in group:
-            inputs = (q[0, n], k[0, n], v[plan.value(h)], g[0, h], kept[0, h, 0])
-            vjp = jax.vjp(run, *(x.astype(jnp.float32) for x in inputs))[1]
-            dq_one, dk_one, dv_one, dg_one, dstate_one = vjp((dy[plan.value(h)].astype(jnp.float32), dstate[0, h]))
-            dg[0, h], dstate[0, h] = dg_one, dstate_one
-            dq_all, dk_all = dq_all + dq_one, dk_all + dk_one
-            dv[plan.value(h)] = dv_one.astype(dv.dtype)
-        dq[0, n] = dq_all.astype(dq.dtype)
-        dk[0, n] = dk_all.astype(dk.dtype)
+        for ref, found in ((dq, dqs), (dk, dks)):
+            ref[0, n] = functools.reduce(jnp.add, [found[h] for h in group]).astype(ref.dtype)
