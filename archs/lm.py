@@ -190,8 +190,8 @@ class LM(nnx.Module):
     ) -> Float[Array, "B T D"]:
         """What the head reads of whole sequences: a loss may gather the positions it weighs before it asks for logits.
 
-        Its width is ``config.head_width``. A reversible trunk rebuilds its activations in the backward pass, unless they
-        are to be ``stored``.
+        Its width is ``config.head_width``. A reversible trunk rebuilds its activations in the backward pass, unless
+        they are to be ``stored``.
         """
         residual = RESIDUALS[self.config.residual]
         if isinstance(residual, Coupled):

@@ -15,9 +15,14 @@ from subquad import kernels
 from subquad.experiments.profile.schedule import GENERATIONS, aot
 from subquad.experiments.profile.workloads import OPS, Point, Size
 from subquad.kernels import dispatch, tpu
+<<<<<<< HEAD
 from subquad.kernels.sparse_attention import Window
 from subquad.kernels.sparse_attention.cases import case as window_case
 from subquad.kernels.sparse_attention.cases import inputs
+=======
+from subquad.kernels.cases import Case
+from subquad.kernels.linear_scan.cases import inputs as linear_scan_inputs
+>>>>>>> tpuscan
 from test_ops import CASES, check, definition, draw, everything
 
 OPS_WITH_KERNELS = [op for op, impls in dispatch.IMPLEMENTATIONS.items() if "pallas_tpu" in impls]
@@ -145,6 +150,17 @@ def test_kernels_run_per_shard_on_a_mesh(op, heads, kind):
     inputs, cotangents = draw(op, case, seed=0)
     types = (getattr(jax.sharding.AxisType, kind),) * 2
     mesh = jax.make_mesh((2, heads), ("data", "model"), types, devices=jax.devices()[: 2 * heads])
+    with kernels.simulate_tpu(detect_races=False), kernels.sharding(batch="data", heads="model"), jax.set_mesh(mesh):
+        compute = jax.jit(everything(op, "pallas_tpu", case))
+        assert "shard_map" in str(compute.trace(inputs, cotangents).jaxpr)
+        found = jax.block_until_ready(compute(inputs, cotangents))
+    check(op, "pallas_tpu on a mesh", case, found, definition(op, case, inputs, cotangents))
+
+
+def test_channels_run_per_shard_where_there_are_no_heads():
+    op, case = "linear_scan", Case("sharded", linear_scan_inputs(T=17, D=6, state=True))
+    inputs, cotangents = draw(op, case, seed=0)
+    mesh = jax.make_mesh((2, 2), ("data", "model"), (jax.sharding.AxisType.Auto,) * 2, devices=jax.devices()[:4])
     with kernels.simulate_tpu(detect_races=False), kernels.sharding(batch="data", heads="model"), jax.set_mesh(mesh):
         compute = jax.jit(everything(op, "pallas_tpu", case))
         assert "shard_map" in str(compute.trace(inputs, cotangents).jaxpr)
