@@ -15,14 +15,11 @@ from subquad import kernels
 from subquad.experiments.profile.schedule import GENERATIONS, aot
 from subquad.experiments.profile.workloads import OPS, Point, Size
 from subquad.kernels import dispatch, tpu
-<<<<<<< HEAD
+from subquad.kernels.cases import Case
+from subquad.kernels.linear_scan.cases import inputs as linear_scan_inputs
 from subquad.kernels.sparse_attention import Window
 from subquad.kernels.sparse_attention.cases import case as window_case
 from subquad.kernels.sparse_attention.cases import inputs
-=======
-from subquad.kernels.cases import Case
-from subquad.kernels.linear_scan.cases import inputs as linear_scan_inputs
->>>>>>> tpuscan
 from test_ops import CASES, check, definition, draw, everything
 
 OPS_WITH_KERNELS = [op for op, impls in dispatch.IMPLEMENTATIONS.items() if "pallas_tpu" in impls]
