@@ -4,11 +4,14 @@ A method takes and returns one array per head. Its steps are taken for all heads
 one head wait for each other, those of different heads fill the matrix unit.
 """
 
+from collections.abc import Sequence
+
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.experimental.pallas import tpu as pltpu
 
-from .mosaic import dot
+from .mosaic import LANES, dot
 
 Heads = list[jax.Array]
 
@@ -23,9 +26,29 @@ def iotas(C: int) -> tuple[jax.Array, jax.Array]:
     return lax.broadcasted_iota(jnp.int32, (C, C), 0), lax.broadcasted_iota(jnp.int32, (C, C), 1)
 
 
-def blockwise(f, x: jax.Array, C: int) -> jax.Array:
-    """``f`` of each block of C rows."""
-    return jnp.concatenate([f(x[n : n + C]) for n in range(0, x.shape[0], C)])
+def total(xs: list[Heads]) -> Heads:
+    """The sum of several arrays of each head."""
+    return each(lambda *x: sum(x[1:], x[0]), *xs)
+
+
+def across(x: jax.Array, ys: Sequence[jax.Array]) -> list[jax.Array]:
+    """``x y^T`` for each y, which is one product where the results are whole registers wide."""
+    n = ys[0].shape[0]
+    if n % LANES or len(ys) == 1:
+        return [dot(x, y, (1, 1)) for y in ys]
+    found = dot(x, jnp.concatenate(ys), (1, 1))
+    return [found[:, m * n : (m + 1) * n] for m in range(len(ys))]
+
+
+def before(x: jax.Array) -> jax.Array:
+    """Each row one row later; the first means nothing."""
+    return pltpu.roll(x, 1, 0)
+
+
+def after(x: jax.Array) -> jax.Array:
+    """Each row one row earlier, and the last zero."""
+    row = lax.broadcasted_iota(jnp.int32, x.shape, 0)
+    return jnp.where(row == x.shape[0] - 1, 0.0, pltpu.roll(x, x.shape[0] - 1, 0))
 
 
 class ScalarDecays:
@@ -35,76 +58,109 @@ class ScalarDecays:
     in one segment. The decays from the state that enters the chunk to i (``enter``), and from j to the state that
     leaves it (``leave``), are ``[C, 1]``; ``through``, from state to state, is ``[1, 1]``.
 
-    Where a method takes x, left factors may be several below each other: queries, and what erases, ``[2 C, K]``.
+    Erasing left factors read up to their own token, or, if ``erasing`` is given, up to the token before: it holds
+    ``sums`` and ``enter`` up to there.
+
+    Left factors may be several below each other, ``[2 C, K]``: queries, and below them what erases. Right factors are a
+    list: each is ``Heads``.
     """
 
-    def __init__(self, sums: Heads, causal: jax.Array, enter: Heads, leave: Heads, through: Heads):
+    def __init__(
+        self, sums: Heads, causal: jax.Array, enter: Heads, leave: Heads, through: Heads,
+        erasing: tuple[Heads, Heads] | None = None,
+    ):  # fmt: skip
+        self.causal, self.undecayed = causal, erasing is not None
+        row, col = iotas(causal.shape[0])
+        strict = causal & (row > col)
         self.within = each(lambda s: jnp.exp(jnp.where(causal, s, -jnp.inf)), sums)
-        self.enter, self.leave, self.through = enter, leave, through
+        if erasing is None:
+            self.erases = each(lambda w: jnp.where(strict, w, 0.0), self.within)
+            self.enters = each(lambda e: [e, e], enter)
+        else:
+            self.erases = each(lambda s: jnp.exp(jnp.where(strict, s, -jnp.inf)), erasing[0])
+            self.enters = each(lambda *e: e, enter, erasing[1])
+        self.leave, self.through = leave, through
 
-    def _rows(self, weight, x, dtype=jnp.float32):
-        return blockwise(lambda b: (b * weight).astype(dtype), x, self.within[0].shape[0])
-
-    def scores(self, q: Heads, a: Heads, k: Heads) -> tuple[Heads, Heads]:
-        """``q_i . k_j`` decayed for j <= i, and ``a_i . k_j``."""
+    def scores(self, q: Heads, a: Heads, rights: list[Heads]) -> tuple[list[Heads], list[Heads]]:
+        """``q_i . k_j`` decayed for j <= i, and ``a_i . k_j`` for j < i, with each right factor."""
         C = q[0].shape[0]
-        both = each(lambda q, a, k: dot(jnp.concatenate([q, a]), k, (1, 1)), q, a, k)
-        return each(lambda s, w: s[:C] * w, both, self.within), each(lambda s, w: s[C:] * w, both, self.within)
+        both = [each(lambda q, a, k: dot(jnp.concatenate([q, a]), k, (1, 1)), q, a, k) for k in rights]
+        P = [each(lambda s, w: s[:C] * w, one, self.within) for one in both]
+        return P, [each(lambda s, w: s[C:] * w, one, self.erases) for one in both]
 
-    def query_scores(self, q: Heads, k: Heads) -> Heads:
+    def query_scores(self, q: Heads, rights: list[Heads]) -> list[Heads]:
         """The first of the scores alone."""
-        return each(lambda q, k, within: dot(q, k, (1, 1)) * within, q, k, self.within)
+        return [each(lambda q, k, within: dot(q, k, (1, 1)) * within, q, k, self.within) for k in rights]
 
-    def scores_vjp(self, dq: Heads, da: Heads, q: Heads, a: Heads, k: Heads) -> tuple[Heads, Heads, Heads]:
-        """The cotangents of q, a and k for those of the scores, which are zero but for j < i."""
+    def scores_vjp(
+        self, dq: list[Heads], da: list[Heads], q: Heads, a: Heads, rights: list[Heads]
+    ) -> tuple[Heads, Heads, list[Heads]]:
+        """The cotangents of q, a and right factors for those of the scores, which are zero but for j < i."""
         low, C = q[0].dtype, q[0].shape[0]
-        ds = each(lambda q, a, w: jnp.concatenate([(q * w).astype(low), (a * w).astype(low)]), dq, da, self.within)
-        dx = each(dot, ds, k)
-        dk = each(lambda ds, q, a: dot(ds, jnp.concatenate([q, a]), (0, 0)), ds, q, a)
+        weighted = lambda q, a, v, w: jnp.concatenate([(q * v).astype(low), (a * w).astype(low)])  # noqa: E731
+        ds = [each(weighted, *pair, self.within, self.erases) for pair in zip(dq, da, strict=True)]
+        dx = total([each(dot, one, k) for one, k in zip(ds, rights, strict=True)])
+        dk = [each(lambda ds, q, a: dot(ds, jnp.concatenate([q, a]), (0, 0)), one, q, a) for one in ds]
         return each(lambda x: x[:C], dx), each(lambda x: x[C:], dx), dk
 
+    def _entered(self, x: Heads, dtype=jnp.float32) -> Heads:
+        return each(lambda x, enters: entered(x, enters, dtype), x, self.enters)
+
     def read(self, x: Heads, S: Heads) -> Heads:
-        """What x reads from the state that enters."""
-        return each(lambda x, S, enter: self._rows(enter, dot(x, S)), x, S, self.enter)
+        """What left factors read from the state that enters; one alone is what erases."""
+        return self._entered(each(dot, x, S))
 
     def read_vjp(self, do: Heads, x: Heads, S: Heads) -> tuple[Heads, Heads]:
-        """The cotangents of x and S for that of what was read."""
-        low = x[0].dtype
-        do = each(lambda do, enter: self._rows(enter, do, low), do, self.enter)
+        """The cotangents of left factors and S for that of what was read."""
+        do = self._entered(do, x[0].dtype)
         return each(lambda do, S: dot(do, S, (1, 1)), do, S), each(lambda x, do: dot(x, do, (0, 0)), x, do)
 
-    def write(self, k: Heads, u: Heads) -> Heads:
-        """What u under k adds to the state that leaves."""
-        return each(lambda k, u, leave: dot(k, (u * leave).astype(k.dtype), (0, 0)), k, u, self.leave)
+    def write(self, rights: list[Heads], ws: list[Heads]) -> Heads:
+        """What the w under right factors add to the state that leaves."""
+        weighted = lambda k, w, leave: dot(k, (w * leave).astype(k.dtype), (0, 0))  # noqa: E731
+        return total([each(weighted, k, w, self.leave) for k, w in zip(rights, ws, strict=True)])
 
-    def write_vjp_u(self, dS: Heads, k: Heads) -> Heads:
-        """The cotangent of u for that of the state that leaves."""
-        return each(lambda dS, k, leave: dot(k, dS) * leave, dS, k, self.leave)
+    def write_vjp_u(self, dS: Heads, rights: list[Heads]) -> list[Heads]:
+        """The cotangents of what is written for that of the state that leaves."""
+        return [each(lambda dS, k, leave: dot(k, dS) * leave, dS, k, self.leave) for k in rights]
 
-    def write_vjp_k(self, dS: Heads, u: Heads) -> Heads:
-        """The cotangent of k."""
-        return each(lambda dS, u, leave: dot(u, dS, (1, 1)) * leave, dS, u, self.leave)
+    def write_vjp_k(self, dS: Heads, ws: list[Heads]) -> list[Heads]:
+        """The cotangents of right factors."""
+        return [each(lambda dS, w, leave: dot(w, dS, (1, 1)) * leave, dS, w, self.leave) for w in ws]
 
     def keep(self, S: Heads) -> Heads:
         """What is left of the state that enters in the one that leaves; of cotangents the other way round."""
         return each(lambda S, through: S * through, S, self.through)
 
-    def gate(self, moved: Heads, written: Heads, kept: Heads, low) -> list[jax.Array]:
+    def gate(self, moved: Heads, erased: Heads, written: Heads, kept: Heads, low) -> list[jax.Array]:
         """The cotangents of the gates, ``[C, 1]``: a gate counts in the sums that begin before it and end after.
 
         Args:
-          moved: left factors times their cotangents, less keys times theirs, from the scores for j < i and from what
-            was read. Of sums within the chunk that do not reach over a gate, the two ends cancel.
-          written: keys times their cotangents, from what is written.
+          moved: queries times their cotangents, less right factors times theirs, from the scores for j < i and from
+            what was read. Of sums within the chunk that do not reach over a gate, the two ends cancel.
+          erased: the same of what erases.
+          written: right factors times their cotangents, from what is written.
           kept: the state times its cotangent, from what is kept.
           low: what products are taken in.
         """
         row, col = iotas(moved[0].shape[0])
         rows = lambda xs: side_by_side(each(lambda x: jnp.sum(x, 1, keepdims=True), xs))  # noqa: E731
-        total = side_by_side(each(lambda x: jnp.sum(jnp.sum(x, 0, keepdims=True), 1, keepdims=True), kept))
-        upto, before = (row <= col).astype(jnp.float32), (row > col).astype(jnp.float32)
-        gates = dot(upto, rows(moved)) + dot(before, rows(written)) + total
+        whole = side_by_side(each(lambda x: jnp.sum(jnp.sum(x, 0, keepdims=True), 1, keepdims=True), kept))
+        sums = lambda mask, xs: dot(mask.astype(jnp.float32), rows(xs))  # noqa: E731
+        if self.undecayed:
+            ends = sums(row <= col, moved) + sums(row < col, erased)
+        else:
+            ends = sums(row <= col, each(jnp.add, moved, erased))
+        gates = ends + sums(row > col, written) + whole
         return [gates[:, h : h + 1] for h in range(len(moved))]
+
+
+def entered(x: jax.Array, enters: Sequence[jax.Array], dtype) -> jax.Array:
+    """Left factors below each other, each times its decay from the state that enters; one alone is what erases."""
+    C = enters[0].shape[0]
+    blocks = [x[n : n + C] for n in range(0, x.shape[0], C)]
+    scaled = [(b * e).astype(dtype) for b, e in zip(blocks, enters[-len(blocks) :], strict=True)]
+    return jnp.concatenate(scaled)
 
 
 def side_by_side(xs: Heads) -> jax.Array:

@@ -69,7 +69,7 @@ def per_shard(run: Callable, arguments: Mapping[str, Any], axes: Mapping[str, An
     parts = 1
     for axis in heads:
         parts *= mesh.shape[axis]
-    if sizes.get("Hk", 1) % parts and sizes["Hk"] > 1:  # a part of the value heads would read other key heads
+    if sizes.get("Hk", 1) > 1 and sizes["Hk"] % parts:  # a part of the value heads would read other key heads
         for name, x in arrays.items():
             if isinstance(axes[name], str) and "Hk" in axes[name].split():
                 arrays[name] = repeat_heads(x, sizes["H"], axes[name].split().index("Hk"))

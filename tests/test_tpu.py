@@ -5,33 +5,42 @@ only.
 """
 
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 
 import jax
 import jax.numpy as jnp
 import pytest
+from mixers import DIM, built, merge
 from subquad import kernels
 from subquad.experiments.profile.schedule import GENERATIONS, aot
 from subquad.experiments.profile.workloads import OPS, Point, Size
 from subquad.kernels import dispatch, tpu
+from subquad.kernels.cases import Case
+from subquad.kernels.linear_scan.cases import inputs as linear_scan_inputs
 from subquad.kernels.sparse_attention import Window
 from subquad.kernels.sparse_attention.cases import case as window_case
 from subquad.kernels.sparse_attention.cases import inputs
 from test_ops import CASES, check, definition, draw, everything
 
 OPS_WITH_KERNELS = [op for op, impls in dispatch.IMPLEMENTATIONS.items() if "pallas_tpu" in impls]
+HALVES = "half strong scalar gate", "half strong vector gate", "packed", "padding, vector gate", "bfloat16, vector gate"
 SIMULATED = {
+    "delta_rule": ("no gate", "one token", "erase and write by channel", "undecayed read, vector gate", *HALVES),
+    "dplr": ("no groups", "one token", "half strong gate", "packed, half strong gate", "padding", "bfloat16"),
+    "gla": ("constant gate", "one token", "vector gate", "half strong bonus", *HALVES),
+    "mlstm": ("no state", "extreme input gates", "packed", "padding, closed input gates", "bfloat16"),
     "sparse_attention": ("dilated, padding", "window, more keys, packed", "bfloat16"),
 }
-"""Where the cases of an op share a kernel: those that are not left to the full run."""
+"""Of ops with many cases those that are always simulated, about 8 s each; ``-m exhaustive`` simulates the others."""
 
 
 def left_out(op, case):
-    """Whether a case is left to the full run."""
+    """Whether a case is simulated only if asked for."""
     return case.slow or case.name not in SIMULATED.get(op, (case.name,))
 
 
 PARAMETERS = [
-    pytest.param(op, case, id=f"{op}-{case.name}", marks=[pytest.mark.slow] if left_out(op, case) else [])
+    pytest.param(op, case, id=f"{op}-{case.name}", marks=[pytest.mark.exhaustive] if left_out(op, case) else [])
     for op in OPS_WITH_KERNELS
     for case in CASES[op]
 ]
@@ -53,6 +62,8 @@ def test_simulated_kernel_agrees_with_the_definition(op, case, monkeypatch):
         widths = dispatch.load(op, "pallas_tpu").WIDTH
         monkeypatch.setitem(widths, True, 256 if case.name in ("vector gate", "wide") else 128)
         monkeypatch.setitem(widths, False, widths[False] if case.name == "scalar gate" else 256)
+    elif op in ("delta_rule", "dplr"):
+        monkeypatch.setattr(dispatch.load(op, "pallas_tpu"), "HEADS", 2)
     with kernels.simulate_tpu():
         if reason := refusal(op, case, inputs):
             pytest.skip(reason)
@@ -70,6 +81,11 @@ def test_a_window_reaches_over_blocks(monkeypatch):
     check(op, "pallas_tpu", case, found, definition(op, case, arrays, cotangents))
 
 
+def test_names_of_simulated_cases_are_those_of_cases():
+    for op, names in SIMULATED.items():
+        assert set(names) <= {case.name for case in CASES[op]}
+
+
 @pytest.mark.parametrize("op", OPS_WITH_KERNELS)
 def test_most_cases_are_supported(op):
     """So that a kernel which supports nothing does not pass by skipping."""
@@ -82,7 +98,9 @@ def test_most_cases_are_supported(op):
 @pytest.mark.parametrize("generation", GENERATIONS)
 def test_kernels_compile_for_a_tpu_that_is_elsewhere(op, generation):
     """A kernel that takes more than its vector memory, or whose layouts a TPU lacks, fails here as it would there."""
-    points = [Point(op, size, backward=True) for size in SIZES[generation]]
+    heads = "H" in OPS[op].axes()  # channels are cut into the same blocks, however many there are
+    sizes = SIZES[generation] if heads else (COMMON,)
+    points = [Point(op, size, backward=True) for size in sizes]
     with ThreadPoolExecutor(len(points)) as pool:
         compiled = list(pool.map(lambda point: aot(*point.program(), generation)[1], points))
     for point, one in zip(points, compiled, strict=True):
@@ -109,6 +127,14 @@ def test_a_generation_that_no_test_covers_takes_xla(op):
     assert "xla: taken" in lines
 
 
+@pytest.mark.parametrize(("simulated", "impl"), [(True, "pallas_tpu"), (False, "xla")])
+def test_rwkv7_runs_in_the_kernel_where_there_is_a_tpu(simulated, impl):
+    (graph, params), x = built("rwkv7"), jnp.zeros((2, 5, DIM))
+    with kernels.simulate_tpu() if simulated else nullcontext(), dispatch.recorded() as taken:
+        jax.eval_shape(lambda params, x: merge(graph, params)(x), params, x)
+    assert taken["dplr"] == impl
+
+
 def test_generations_are_those_that_the_kernels_accept():
     assert {tpu.GENERATIONS[chip.kind] for chip in GENERATIONS.values()} == set(GENERATIONS)
     assert set(tpu.GENERATIONS.values()) == set(GENERATIONS)
@@ -121,6 +147,17 @@ def test_kernels_run_per_shard_on_a_mesh(op, heads, kind):
     inputs, cotangents = draw(op, case, seed=0)
     types = (getattr(jax.sharding.AxisType, kind),) * 2
     mesh = jax.make_mesh((2, heads), ("data", "model"), types, devices=jax.devices()[: 2 * heads])
+    with kernels.simulate_tpu(detect_races=False), kernels.sharding(batch="data", heads="model"), jax.set_mesh(mesh):
+        compute = jax.jit(everything(op, "pallas_tpu", case))
+        assert "shard_map" in str(compute.trace(inputs, cotangents).jaxpr)
+        found = jax.block_until_ready(compute(inputs, cotangents))
+    check(op, "pallas_tpu on a mesh", case, found, definition(op, case, inputs, cotangents))
+
+
+def test_channels_run_per_shard_where_there_are_no_heads():
+    op, case = "linear_scan", Case("sharded", linear_scan_inputs(T=17, D=6, state=True))
+    inputs, cotangents = draw(op, case, seed=0)
+    mesh = jax.make_mesh((2, 2), ("data", "model"), (jax.sharding.AxisType.Auto,) * 2, devices=jax.devices()[:4])
     with kernels.simulate_tpu(detect_races=False), kernels.sharding(batch="data", heads="model"), jax.set_mesh(mesh):
         compute = jax.jit(everything(op, "pallas_tpu", case))
         assert "shard_map" in str(compute.trace(inputs, cotangents).jaxpr)

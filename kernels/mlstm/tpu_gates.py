@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jax.experimental.pallas import tpu as pltpu
 
 from ..gla.tpu_blocks import Segments
-from ..gla.tpu_scalar import Decays, sides
+from ..gla.tpu_decays import Decays, sides
 from ..mosaic import LOG2E, Sums, running_sums
 
 WEAKEST = -256.0

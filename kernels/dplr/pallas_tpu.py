@@ -1,0 +1,48 @@
+"""dplr on TPUs: see ``wy_grid_tpu``."""
+
+import jax.numpy as jnp
+
+from .. import wy_grid_tpu
+from ..decay_tpu import Heads, each
+from ..wy_tpu import Factors
+
+HEADS = 8
+"""The most heads of a grid step."""
+
+
+def unsupported(q, k, v, a, b, **_) -> str | None:
+    """Why these arguments do not run here, in words."""
+    return wy_grid_tpu.unsupported(q, k, v, a, b)
+
+
+OUTPUTS = ("B T H V", "B H K V")
+
+
+def axes(v, **arguments) -> dict[str, str]:
+    """The axes of the arrays."""
+    keyed = {name: arguments[name] for name in ("q", "k", "a", "b", "g")}
+    found = {name: "B T H K" if x.shape[2] == v.shape[2] else "B T Hk K" for name, x in keyed.items()}
+    return found | {"v": "B T H V", "initial_state": "B H K V", "segment_ids": "B T"}
+
+
+def run(q, k, v, a, b, g, *, scale, initial_state, segment_ids):
+    """See ``dplr``."""
+    if not isinstance(scale, float):
+        q, scale = (q * jnp.asarray(scale, jnp.float32)).astype(q.dtype), 1.0
+    tokens = {"q": q, "k": k, "v": v, "a": a, "b": b, "g": g.astype(jnp.float32)}
+    op = wy_grid_tpu.Op("dplr", _Arguments, True, HEADS)
+    return wy_grid_tpu.run(op, tokens, {}, initial_state, segment_ids, scale=scale)
+
+
+class _Arguments(wy_grid_tpu.Arguments):
+    def factors(self) -> Factors:
+        """What u has is what the state holds at a, in place of what it lacks there."""
+        x = self.x
+        a = each(lambda a: (-a.astype(jnp.float32)).astype(a.dtype), x["a"])
+        return Factors(x["q"], a, x["b"], None, (x["k"], x["v"]))
+
+    def cotangents(self, d: Factors) -> dict[str, Heads]:
+        """Of every argument but the gate, from those of the factors."""
+        assert d.kv is not None
+        dk, dv = d.kv
+        return {"q": d.q, "k": dk, "v": dv, "a": each(jnp.negative, d.a), "b": d.b}
