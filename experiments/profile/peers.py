@@ -1,6 +1,7 @@
 """Other people's TPU kernels, counted beside this library's by ``subquad profile tpu``."""
 
 import jax
+import jax.numpy as jnp
 
 from .workloads import QKV, Workload
 
@@ -22,8 +23,8 @@ def splash(window: int, q: jax.Array, k: jax.Array, v: jax.Array, **_) -> tuple[
     masks = splash_attention_mask.MultiHeadMask([splash_attention_mask.LocalMask((T, T), (window - 1, 0), 0)] * H)
     with jax.ensure_compile_time_eval():
         attend = splash_attention_kernel.make_splash_mha_single_device(masks, block_sizes=blocks)
-    each = [attend(*(x.swapaxes(0, 1) for x in one)) for one in zip(q * K**-0.5, k, v, strict=True)]
-    return (jax.numpy.stack([y.swapaxes(0, 1) for y in each]),)
+    rows = zip(*(x.swapaxes(1, 2) for x in (q * K**-0.5, k, v)), strict=True)
+    return (jnp.stack([jnp.asarray(attend(*row)) for row in rows]).swapaxes(1, 2),)
 
 
 PEERS: dict[str, Workload] = {

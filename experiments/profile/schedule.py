@@ -191,7 +191,8 @@ def pallas_grids(jaxpr: Any) -> Iterator[tuple[str, tuple[int, ...], tuple[int, 
     """The name and the grid of each kernel, at any depth of a jaxpr, and the trips of its loops."""
     for eqn in equations(jaxpr, "pallas_call"):
         name = eqn.params.get("name") or getattr(eqn.params.get("name_and_src_info"), "name", None)
-        trips = tuple(loop.params["length"] for loop in equations(eqn.params["jaxpr"], "scan"))
+        loops = [loop.params for loop in equations(eqn.params["jaxpr"], "scan")]
+        trips = tuple(loop["length"] for loop in loops if loop["unroll"] < loop["length"])
         yield str(name), eqn.params["grid_mapping"].grid, trips
 
 
