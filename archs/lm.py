@@ -185,11 +185,13 @@ class LM(nnx.Module):
         """
         return self.logits(self.hidden(tokens, segment_ids))
 
-    def hidden(self, tokens: Int[Array, "B T"], segment_ids: Int[Array, "B T"] | None = None) -> Float[Array, "B T D"]:
+    def hidden(
+        self, tokens: Int[Array, "B T"], segment_ids: Int[Array, "B T"] | None = None, *, stored: bool = False
+    ) -> Float[Array, "B T D"]:
         """What the head reads of whole sequences: a loss may gather the positions it weighs before it asks for logits.
 
-        Its width is ``config.head_width``. A reversible trunk rebuilds its activations here; the same streams through
-        ``prefill_hidden`` are differentiated as any other function.
+        Its width is ``config.head_width``. A reversible trunk rebuilds its activations in the backward pass, unless
+        they are to be ``stored``.
         """
         residual = RESIDUALS[self.config.residual]
         if isinstance(residual, Coupled):
@@ -200,7 +202,7 @@ class LM(nnx.Module):
                 if not blocks:
                     continue
                 stack = tuple(self._complete(block, position, count) for position, block in enumerate(blocks))
-                x, side = rebuilt(residual, branches, stack, x, side, segment_ids)
+                x, side = rebuilt(residual, branches, stack, x, side, segment_ids, stored=stored)
             return self._leave(x)
 
         def alone(block: Block, x: Array, _: None, side: Side) -> tuple[Array, None, Side]:

@@ -242,10 +242,10 @@ class Profile:
     `decode`: the time of a token after short and long contexts. `memory`: a gradient's temporaries and time against
     depth, for standard, checkpointed and reversible trunks. `length`: the longest sequence that trains in a memory.
     `drift`: how far gradients of a reversible trunk are from those of stored activations. `tpu`: cycles of the TPU
-    kernels, for which no TPU is needed.
+    kernels, for which no TPU is needed. `gpu`: ops on a GPU beside its limits, the XLA path and other libraries.
     """
 
-    what: Positional[Literal["decode", "memory", "length", "drift", "tpu"]]
+    what: Positional[Literal["decode", "memory", "length", "drift", "tpu", "gpu"]]
     archs: Word = None
     """By comma, as `subquad compare` takes them; `memory` takes one. By default what the measurement is about."""
     contexts: Wholes = ()
@@ -257,15 +257,17 @@ class Profile:
     gib: Number = None
     """length: the memory, by default 8."""
     record: File = None
-    """decode: writes the figures here too, as JSON, with the device and versions."""
+    """decode, gpu: writes the figures here too, as JSON, with the device and versions."""
     ops: Word = None
-    """tpu: by comma, such as `gla scalar`; by default all that have a TPU kernel."""
+    """tpu, gpu: by comma, such as `gla scalar`; by default all that have a TPU kernel."""
     generations: Word = None
     """tpu: by comma, of v5e, v5p and v6e; by default v6e."""
+    tiny: bool = False
+    """gpu: at toy size, as without a GPU."""
 
     def __call__(self) -> int:
         """Runs the command."""
-        from .profile import decode, drift, length, memory, tpu
+        from .profile import decode, drift, gpu, length, memory, tpu
 
         split = lambda names: names.split(",") if names else ()  # noqa: E731
         archs = split(self.archs)
@@ -277,6 +279,8 @@ class Profile:
             length.show(archs, self.gib)
         elif self.what == "tpu":
             tpu.show(split(self.ops), split(self.generations))
+        elif self.what == "gpu":
+            gpu.show(split(self.ops), self.tiny, self.record)
         else:
             drift.show(archs, self.depths)
         return 0

@@ -35,6 +35,7 @@ from .diagonal_ssm import diagonal_ssm
 from .dispatch import explain
 from .dplr import dplr
 from .gla import gla
+from .gpu import interpret_gpu
 from .linear_scan import linear_scan
 from .log_linear import log_linear
 from .long_conv import long_conv
@@ -59,6 +60,7 @@ __all__ = [
     "dplr",
     "explain",
     "gla",
+    "interpret_gpu",
     "linear_scan",
     "log_linear",
     "long_conv",

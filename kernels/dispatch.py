@@ -15,23 +15,23 @@ from typing import Any
 
 import jax
 
-from . import tpu
+from . import gpu, tpu
 from .sharding import per_shard
 
 IMPLEMENTATIONS: dict[str, tuple[str, ...]] = {
     "delta_rule": ("pallas_tpu", "xla", "reference"),
     "diagonal_ssm": ("xla", "reference"),
     "dplr": ("pallas_tpu", "xla", "reference"),
-    "gla": ("pallas_tpu", "xla", "reference"),
-    "linear_scan": ("xla", "reference"),
+    "gla": ("pallas_tpu", "pallas_gpu", "xla", "reference"),
+    "linear_scan": ("pallas_tpu", "xla", "reference"),
     "log_linear": ("xla", "reference"),
     "long_conv": ("xla", "reference"),
     "longhorn": ("xla", "reference"),
     "mlstm": ("pallas_tpu", "xla", "reference"),
-    "selective_scan": ("xla", "reference"),
+    "selective_scan": ("pallas_tpu", "xla", "reference"),
     "short_conv": ("xla", "reference"),
     "slstm": ("xla", "reference"),
-    "sparse_attention": ("xla", "reference"),
+    "sparse_attention": ("pallas_tpu", "xla", "reference"),
     "ttt_linear": ("xla", "reference"),
 }
 """What each op has. The order is auto's preference among those its platform allows."""
@@ -72,14 +72,15 @@ def prepare(op: str, *args, **kwargs) -> dict[str, Any]:
 
 
 def platform() -> str:
-    """What is traced for: this machine's kind of device, or ``tpu`` where one is simulated or compiled for."""
-    return "tpu" if tpu.kind() else jax.default_backend()
+    """What is traced for: this machine's kind of device, or what is simulated or compiled for."""
+    return "tpu" if tpu.kind() else "gpu" if gpu.kind() else jax.default_backend()
 
 
 def candidates(op: str) -> list[str]:
-    """The implementations that auto considers on this platform, best first."""
+    """The implementations that auto considers on this platform, best first: no GPU kernel before it met a card."""
     allowed = PLATFORMS.get(platform(), ("xla",))
-    return [name for name in allowed if name in IMPLEMENTATIONS[op]]
+    untried = () if gpu.passed(op) else ("pallas_gpu",)
+    return [name for name in allowed if name in IMPLEMENTATIONS[op] and name not in untried]
 
 
 def call(op: str, impl: str, **prepared):

@@ -46,7 +46,7 @@ def sharding(*, batch: Names = None, heads: Names = None, mesh: Mesh | AbstractM
         _setting.reset(token)
 
 
-def per_shard(run: Callable, arguments: Mapping[str, Any], axes: Mapping[str, Any], outputs: tuple) -> Any:
+def per_shard(run: Callable, arguments: Mapping[str, Any], axes: Mapping[str, Any], outputs: Any) -> Any:
     """``run(**arguments)``, on each device's part if a sharding is set.
 
     Args:
@@ -65,11 +65,11 @@ def per_shard(run: Callable, arguments: Mapping[str, Any], axes: Mapping[str, An
         for names, part in zip(jax.tree.leaves(axes[name]), jax.tree.leaves(x), strict=True):
             sizes.update(zip(names.split(), part.shape, strict=True))
     batch = _fitting(setting.batch, mesh, sizes["B"])
-    heads = _fitting(setting.heads, mesh, sizes["H"])
+    heads = _fitting(setting.heads, mesh, sizes.get("H", 1))
     parts = 1
     for axis in heads:
         parts *= mesh.shape[axis]
-    if sizes.get("Hk", 1) % parts and sizes["Hk"] > 1:  # a part of the value heads would read other key heads
+    if sizes.get("Hk", 1) > 1 and sizes["Hk"] % parts:  # a part of the value heads would read other key heads
         for name, x in arrays.items():
             if isinstance(axes[name], str) and "Hk" in axes[name].split():
                 arrays[name] = repeat_heads(x, sizes["H"], axes[name].split().index("Hk"))

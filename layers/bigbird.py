@@ -20,7 +20,8 @@ class BigBirdConfig(AttentionConfig):
       block_size: tokens of a block.
       random: how many blocks before the window a token sees besides; the draw is one for a block's tokens and for the
         query heads that share keys.
-      global_tokens: how many first tokens of a document every token sees.
+      global_tokens: how many first tokens of a document every token sees; where it has fewer yet, as a prompt and each
+        step of decoding may, all of them.
       seed: of the draw.
     """
 

@@ -20,6 +20,7 @@ class LongformerConfig(AttentionConfig):
     Args:
       window: how many tokens a token sees, itself included.
       global_tokens: how many first tokens of a document every token sees; StreamingLLM's sinks, of which it has four.
+        A text has fewer where it begins, as a prompt and each step of decoding may: then all of them are.
       dilated_heads: how many query heads, the last ones, see every ``dilation``-th token, and so further back.
       dilation: how many.
     """

@@ -26,7 +26,8 @@ class NSAConfig(AttentionConfig):
       kv_heads: heads of each branch's keys and values; the query heads that share one choose together.
       window: how many tokens the window branch sees, a token's own included.
       block_size: tokens of a block, both of those compressed and of those chosen from.
-      chosen: how many blocks the second branch sees: a token's own, the one before, the first, and the best others.
+      chosen: how many blocks the second branch sees: a token's own, the one before, the first, and the best others;
+        where there are fewer yet, as in a prompt, all of them.
     """
 
     window: int = 512  # pyright: ignore[reportIncompatibleVariableOverride]

@@ -103,6 +103,8 @@ def rebuilt(
     streams: Streams,
     side: Side,
     segment_ids: Int[Array, "B T"] | None = None,
+    *,
+    stored: bool = False,
 ) -> tuple[Streams, Side]:
     """Scans blocks over whole sequences, and rebuilds their inputs in the backward pass instead of storing them.
 
@@ -119,6 +121,7 @@ def rebuilt(
       streams: before the first block.
       side: what earlier layers hand on.
       segment_ids: packed documents.
+      stored: the same sums, but differentiated as any other function, to compare with.
 
     Returns:
       The streams after the last block, and the side.
@@ -175,6 +178,8 @@ def rebuilt(
         return d_floats, None, d_streams, d_side, None
 
     run.defvjp(forward, backward)
+    if stored:
+        return forward(floats, others, streams, side, segment_ids)[0]
     return run(floats, others, streams, side, segment_ids)
 
 

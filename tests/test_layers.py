@@ -245,6 +245,15 @@ def test_the_root_has_a_bounded_gradient():
         (GatedDeltaNetConfig(heads=3, key_heads=2), "heads=3 must be a multiple of key_heads=2"),
         (Mamba2Config(heads=3, groups=2), "heads=3 must be a multiple of groups=2"),
         (AttentionConfig(window=0), "window=0; expected at least 1"),
+        (LongformerConfig(window=0), "window=0; expected at least 1"),
+        (LongformerConfig(global_tokens=-1), "global_tokens=-1; expected at least 0"),
+        (BigBirdConfig(global_tokens=-1), "global_tokens=-1; expected at least 0"),
+        (BigBirdConfig(random=-1), "random=-1; expected at least 0"),
+        (MoBAConfig(block_size=0), "block_size=0; expected at least 1"),
+        (NSAConfig(block_size=0), "block_size=0; expected at least 1"),
+        (NSAConfig(window=0), "window=0; expected at least 1"),
+        (DSAConfig(chosen=0), "chosen=0; expected at least 1"),
+        (ReformerConfig(rounds=0), "rounds=0; expected at least 1"),
         (LongformerConfig(heads=3, dilated_heads=4), "dilated_heads=4; expected 0 to heads=3"),
         (LongformerConfig(dilation=0), "dilation=0; expected at least 1"),
         (BigBirdConfig(block_size=0), "block_size=0; expected at least 1"),
@@ -262,6 +271,22 @@ def test_the_root_has_a_bounded_gradient():
 def test_settings_that_no_mixer_can_have_are_refused(config, message):
     with pytest.raises(ValueError, match=message):
         config.build(DIM, rngs=nnx.Rngs(0))
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        LongformerConfig(head_dim=16, window=2, global_tokens=100),
+        BigBirdConfig(head_dim=16, block_size=2, global_tokens=100),
+        MoBAConfig(head_dim=16, block_size=2, chosen=100),
+        DSAConfig(head_dim=16, chosen=100),
+    ],
+)
+def test_where_a_text_has_fewer_than_would_be_chosen_all_are_seen(config):
+    """As it must where a text begins, or decoding could not; the op, which is given a whole text, refuses it."""
+    x, plain = draw(2, LENGTH, DIM), AttentionConfig(head_dim=16)
+    sparse, dense = (each.build(DIM, rngs=nnx.Rngs(0)) for each in (config, plain))
+    close(quick_jit(lambda x: sparse(x))(x), dense(x), type(config).__name__)
 
 
 def test_unknown_features_are_refused(monkeypatch):

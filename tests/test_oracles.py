@@ -13,7 +13,7 @@ from mixers import close, quick_jit
 from subquad.archs import LM
 from subquad.archs.hf import FAMILIES, from_pretrained, from_tensors
 from subquad.archs.hf.convert import Source, loaded, sources
-from subquad.layers import Mixer
+from subquad.layers import BitLinear, Mixer
 
 FOLDER = Path(__file__).parent / "oracles"
 TOLERANCE = 1e-5
@@ -126,6 +126,24 @@ def test_compute_dtype_is_an_argument():
     _, lm = from_tensors(config, tensors, dtype=jnp.bfloat16)
     assert {leaf.dtype for leaf in jax.tree.leaves(lm)} == {jnp.dtype("float32")}
     close(outputs(lm, tokens)[0], logits, "bfloat16", 3e-2)
+
+
+def test_a_ternary_projection_is_that_of_transformers():
+    """BitNet's, which rounds as it trains: values, and the gradients that pass through its roundings."""
+    with np.load(FOLDER / "layers" / "bit_linear.npz") as file:
+        of = {name: jnp.asarray(file[name]) for name in file}
+    linear = nnx.Linear(*of["weight"].T.shape, rngs=nnx.Rngs(0))
+    linear.kernel[...], linear.bias[...] = of["weight"].T, of["bias"]
+    ours = BitLinear(linear)
+    ours.norm.scale[...] = of["rms_norm.weight"]
+    graph, params = nnx.split(ours)
+    y, pull = jax.vjp(lambda params, x: nnx.merge(graph, params)(x), params, of["x"])
+    (d, dx) = pull(of["dy"])
+    close(y, of["y"], "values", TOLERANCE)
+    close(dx, of["dx"], "inputs", TOLERANCE)
+    close(d["kernel"][...], of["d_weight"].T, "kernel", TOLERANCE)
+    close(d["bias"][...], of["d_bias"], "bias", TOLERANCE)
+    close(d["norm"]["scale"][...], of["d_rms_norm.weight"], "norm", TOLERANCE)
 
 
 @pytest.mark.parametrize(

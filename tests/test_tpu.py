@@ -4,7 +4,6 @@ A kernel's cases are those of its op that it supports. Simulation takes about 2 
 only.
 """
 
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 
 import jax
@@ -15,29 +14,45 @@ from subquad import kernels
 from subquad.experiments.profile.schedule import GENERATIONS, aot
 from subquad.experiments.profile.workloads import OPS, Point, Size
 from subquad.kernels import dispatch, tpu
+from subquad.kernels.cases import Case
+from subquad.kernels.linear_scan.cases import inputs as linear_scan_inputs
+from subquad.kernels.sparse_attention import Window
+from subquad.kernels.sparse_attention.cases import case as window_case
+from subquad.kernels.sparse_attention.cases import inputs
 from test_ops import CASES, check, definition, draw, everything
 
 OPS_WITH_KERNELS = [op for op, impls in dispatch.IMPLEMENTATIONS.items() if "pallas_tpu" in impls]
-FEW = {
-    "dplr": ("strong gate", "packed, half strong gate", "equal keys, rate 1.99", "bfloat16"),
+HALVES = "half strong scalar gate", "half strong vector gate", "packed", "padding, vector gate", "bfloat16, vector gate"
+SIMULATED = {
+    "delta_rule": ("no gate", "one token", "erase and write by channel", "undecayed read, vector gate", *HALVES),
+    "dplr": ("no groups", "strong gate", "half strong gate", "packed, half strong gate", "padding", "bfloat16"),
+    "gla": ("constant gate", "one token", "vector gate", "half strong bonus", *HALVES),
     "mlstm": ("no state", "extreme input gates", "packed", "padding, closed input gates", "bfloat16"),
+    "sparse_attention": ("dilated, padding", "window, more keys, packed", "bfloat16"),
 }
-"""Of kernels that take long to simulate, the cases that are not left to the full run."""
+"""Of ops with many cases those that are always simulated, about 8 s each; ``-m exhaustive`` simulates the others."""
 
 
-def left(op, case):
-    """Whether a case is left to the full run."""
-    return op in FEW and case.name not in FEW[op]
+def left_out(op, case):
+    """Whether a case is simulated only if asked for."""
+    return case.slow or case.name not in SIMULATED.get(op, (case.name,))
 
 
 PARAMETERS = [
-    pytest.param(op, case, id=f"{op}-{case.name}", marks=[pytest.mark.slow] if case.slow or left(op, case) else [])
+    pytest.param(op, case, id=f"{op}-{case.name}", marks=[pytest.mark.exhaustive] if left_out(op, case) else [])
     for op in OPS_WITH_KERNELS
     for case in CASES[op]
 ]
 NARROW, COMMON, WIDE = Size(2048, 8, 64, 64), Size(65536, 16, 128, 128), Size(8192, 8, 256, 256)
-SIZES = {"v5e": (NARROW, COMMON, WIDE), "v5p": (COMMON,), "v6e": (COMMON,)}
-"""A compilation takes up to half a minute: every width is on the generation that runs out of memory first."""
+SIZES = {"v5e": WIDE, "v5p": NARROW, "v6e": COMMON}
+"""A compilation takes up to half a minute. Each generation has a width, the widest where memory runs out first; other
+pairs are left to ``-m exhaustive``."""
+COMPILED = [
+    pytest.param(op, chip, size, id=f"{op}-{chip}-{size.K}", marks=[pytest.mark.exhaustive] * (SIZES[chip] != size))
+    for op in OPS
+    for chip in GENERATIONS
+    for size in (NARROW, COMMON, WIDE)
+]
 
 
 def refusal(op, case, inputs):
@@ -62,6 +77,21 @@ def test_simulated_kernel_agrees_with_the_definition(op, case, monkeypatch):
     check(op, "pallas_tpu", case, found, definition(op, case, inputs, cotangents))
 
 
+def test_a_window_reaches_over_blocks(monkeypatch):
+    """Blocks of 128 where the kernel takes more, so that few tokens do."""
+    op, case = "sparse_attention", window_case("window", Window(140), inputs(B=1, T=150, H=2, Hk=1, S=290))
+    arrays, cotangents = draw(op, case, seed=0)
+    monkeypatch.setattr(dispatch.load(op, "pallas_tpu"), "BLOCK", 128)
+    with kernels.simulate_tpu():
+        found = jax.block_until_ready(jax.jit(everything(op, "pallas_tpu", case))(arrays, cotangents))
+    check(op, "pallas_tpu", case, found, definition(op, case, arrays, cotangents))
+
+
+def test_names_of_simulated_cases_are_those_of_cases():
+    for op, names in SIMULATED.items():
+        assert set(names) <= {case.name for case in CASES[op]}
+
+
 @pytest.mark.parametrize("op", OPS_WITH_KERNELS)
 def test_most_cases_are_supported(op):
     """So that a kernel which supports nothing does not pass by skipping."""
@@ -70,33 +100,30 @@ def test_most_cases_are_supported(op):
     assert len(refused) < len(CASES[op]) / 2, refused
 
 
-@pytest.mark.parametrize("op", OPS)
-@pytest.mark.parametrize("generation", GENERATIONS)
-def test_kernels_compile_for_a_tpu_that_is_elsewhere(op, generation):
+@pytest.mark.parametrize(("op", "generation", "size"), COMPILED)
+def test_kernels_compile_for_a_tpu_that_is_elsewhere(op, generation, size):
     """A kernel that takes more than its vector memory, or whose layouts a TPU lacks, fails here as it would there."""
-    points = [Point(op, size, backward=True) for size in SIZES[generation]]
-    with ThreadPoolExecutor(len(points)) as pool:
-        compiled = list(pool.map(lambda point: aot(*point.program(), generation)[1], points))
-    for point, one in zip(points, compiled, strict=True):
-        assert (one.as_text() or "").count("tpu_custom_call") >= 2, f"{point} on {generation} runs no kernel"
+    point = Point(op, size, backward=True)
+    compiled = aot(*point.program(), generation)[1]
+    assert (compiled.as_text() or "").count("tpu_custom_call") >= 2, f"{point} on {generation} runs no kernel"
 
 
 @pytest.mark.parametrize("op", OPS_WITH_KERNELS)
 def test_a_machine_without_a_tpu_is_told_so(op):
-    inputs = jax.tree.map(jnp.asarray, draw(op, CASES[op][0], seed=0)[0])
+    arguments = jax.tree.map(jnp.asarray, draw(op, CASES[op][0], seed=0)[0]) | CASES[op][0].static
     with pytest.raises(ValueError, match=f"{op}: impl='pallas_tpu' cannot run this: this is a cpu, not a TPU"):
-        getattr(kernels, op)(**inputs, impl="pallas_tpu")
-    assert "pallas_tpu: only by name on cpu" in kernels.explain(op, **inputs)
+        getattr(kernels, op)(**arguments, impl="pallas_tpu")
+    assert "pallas_tpu: only by name on cpu" in kernels.explain(op, **arguments)
     with kernels.simulate_tpu():
-        assert "pallas_tpu: taken" in kernels.explain(op, **inputs)
+        assert "pallas_tpu: taken" in kernels.explain(op, **arguments)
 
 
 @pytest.mark.parametrize("op", OPS_WITH_KERNELS)
 def test_a_generation_that_no_test_covers_takes_xla(op):
-    inputs = jax.tree.map(jnp.asarray, draw(op, CASES[op][0], seed=0)[0])
+    arguments = jax.tree.map(jnp.asarray, draw(op, CASES[op][0], seed=0)[0]) | CASES[op][0].static
     device = jax.sharding.AbstractDevice("TPU v3", 1, "tpu")
     with jax.sharding.use_abstract_mesh(jax.sharding.AbstractMesh((1,), ("x",), abstract_device=device)):
-        lines = kernels.explain(op, **inputs).splitlines()
+        lines = kernels.explain(op, **arguments).splitlines()
     assert "pallas_tpu: no test covers TPU v3; those covered are v5e, v5p, v6e" in lines
     assert "xla: taken" in lines
 
@@ -121,6 +148,17 @@ def test_kernels_run_per_shard_on_a_mesh(op, heads, kind):
     inputs, cotangents = draw(op, case, seed=0)
     types = (getattr(jax.sharding.AxisType, kind),) * 2
     mesh = jax.make_mesh((2, heads), ("data", "model"), types, devices=jax.devices()[: 2 * heads])
+    with kernels.simulate_tpu(detect_races=False), kernels.sharding(batch="data", heads="model"), jax.set_mesh(mesh):
+        compute = jax.jit(everything(op, "pallas_tpu", case))
+        assert "shard_map" in str(compute.trace(inputs, cotangents).jaxpr)
+        found = jax.block_until_ready(compute(inputs, cotangents))
+    check(op, "pallas_tpu on a mesh", case, found, definition(op, case, inputs, cotangents))
+
+
+def test_channels_run_per_shard_where_there_are_no_heads():
+    op, case = "linear_scan", Case("sharded", linear_scan_inputs(T=17, D=6, state=True))
+    inputs, cotangents = draw(op, case, seed=0)
+    mesh = jax.make_mesh((2, 2), ("data", "model"), (jax.sharding.AxisType.Auto,) * 2, devices=jax.devices()[:4])
     with kernels.simulate_tpu(detect_races=False), kernels.sharding(batch="data", heads="model"), jax.set_mesh(mesh):
         compute = jax.jit(everything(op, "pallas_tpu", case))
         assert "shard_map" in str(compute.trace(inputs, cotangents).jaxpr)

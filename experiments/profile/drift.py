@@ -51,7 +51,7 @@ def measure(model: LMConfig, length: int = LENGTH) -> Drift:
     """The drift on one sequence of random tokens, with initial parameters."""
     tokens = jax.random.randint(jax.random.key(1), (1, length + 1), 0, model.vocab)
     read, targets = tokens[:, :-1], tokens[:, 1:]
-    stored = lambda lm: lm.prefill_hidden(read, lm.init_cache(1, length))[0]  # noqa: E731
+    stored = lambda lm: lm.hidden(read, stored=True)  # noqa: E731
     rebuilt = lambda lm: lm.hidden(read)  # noqa: E731
 
     @jax.jit

@@ -1,9 +1,9 @@
 """Compiles for a TPU on a machine that has none, and counts the cycles of the kernels in the schedule.
 
 The libtpu wheel compiles without a chip and can write down its final schedule: one line a bundle of instructions, and
-one bundle a cycle. A kernel's cycles are its bundles times the steps of its grid. That leaves out waits for copies
-(compare with the floors), and a loop inside a kernel, which is refused. What XLA adds around the kernels to bring
-arrays into their layouts is counted as bytes: see ``Compiled.relayout_bytes``.
+one bundle a cycle. A kernel's cycles are its bundles, those of a loop as often as it runs, times the steps of its grid.
+That leaves out waits for copies (compare with the floors); loops in loops are refused. What XLA adds around the kernels
+to bring arrays into their layouts is counted as bytes: see ``Compiled.relayout_bytes``.
 """
 
 import json
@@ -132,12 +132,13 @@ def examine(fn: Callable, shapes: Any, generation: str, dump: Path) -> Compiled:
     """Compiles ``fn`` in a process whose libtpu writes to ``dump``, which is emptied."""
     traced, compiled = aot(fn, shapes, generation)
     text = compiled.as_text() or ""
-    grids = dict(pallas_grids(traced.jaxpr.jaxpr))
+    grids = {name: (grid, trips) for name, grid, trips in pallas_grids(traced.jaxpr.jaxpr)}
     kernels = []
     for call in re.findall(r"%(\S+) = .*custom_call_target=\"tpu_custom_call\"", text):
         name = max((name for name in grids if name in call), key=len)
-        bundles, uses, slots = schedule(dump, call)
-        kernels.append(Kernel(name, bundles, math.prod(grids[name]), uses, slots))
+        grid, trips = grids[name]
+        bundles, uses, slots = schedule(dump, call, trips)
+        kernels.append(Kernel(name, bundles, math.prod(grid), uses, slots))
     empty(dump)
     memory = compiled.memory_analysis()
     return Compiled(tuple(kernels), memory.temp_size_in_bytes if memory else 0, relayout_bytes(text))
@@ -149,24 +150,33 @@ def empty(folder: Path) -> None:
         path.unlink()
 
 
-def schedule(dump: Path, call: str) -> tuple[int, dict[str, int], dict[str, int]]:
-    """The bundles of one computation, and the use and the slots of each unit.
+def schedule(dump: Path, call: str, trips: Sequence[int]) -> tuple[int, dict[str, int], dict[str, int]]:
+    """The bundles of one computation, and the use and the slots of each unit, in a step of its grid.
+
+    Args:
+      dump: where libtpu writes.
+      call: the computation.
+      trips: how often each of its loops runs, in the order of the program.
 
     Raises:
-      ValueError: the kernel holds a loop, whose trips the schedule does not tell.
+      ValueError: the schedule has other loops than these.
     """
     one = lambda suffix: next(dump.glob(f"*-{call}-*-{suffix}.txt")).read_text()  # noqa: E731
-    total = re.search(r"total scheduled bundles:\s+(\d+)", one("schedule-analysis_final_bundles"))
-    if not total:
-        raise ValueError(f"libtpu wrote no schedule of {call}")
-    if len(re.findall(r"^ *0x[0-9a-f]+ +LB:", one("final_bundles"), re.MULTILINE)) > 1:
-        raise ValueError(f"{call} holds a loop besides its grid's")
     head, table = one("final_hlo-static-per-bundle-utilization").split("== UTILIZATION:")
     names, capacity = head.strip().splitlines()[-2:]
-    units, uses = names.split(", "), Counter()
-    for line in table.split("\n"):
-        uses.update({unit: int(n) for unit, n in zip(units, line.split(), strict=False)})
-    return int(total[1]), dict(uses), {unit: int(n) for unit, n in zip(units, capacity.split(), strict=True)}
+    units, uses, total, loop = names.split(", "), Counter(), 0, -1
+    rows = [line.split() for line in table.splitlines() if line.strip()]
+    marks = re.findall(r"^ *(?:0x[0-9a-f]+|0) +(\w*) *: *(>*)", one("final_bundles"), re.MULTILINE)
+    for (mark, depth), row in zip(marks, rows, strict=True):
+        loop += mark == "LB" and len(depth) == 2
+        if len(depth) > 2 or loop >= len(trips):
+            raise ValueError(f"{call} holds more loops than its grid's and {len(trips)}")
+        times = trips[loop] if len(depth) == 2 else 1
+        total += times
+        uses.update({unit: int(n) * times for unit, n in zip(units, row, strict=False)})
+    if loop + 1 != len(trips):
+        raise ValueError(f"{call} holds {loop + 1} loops, expected {len(trips)}")
+    return total, dict(uses), {unit: int(n) for unit, n in zip(units, capacity.split(), strict=True)}
 
 
 def relayout_bytes(text: str) -> int:
@@ -177,17 +187,25 @@ def relayout_bytes(text: str) -> int:
     return sum(2 * sizes.get(kind, 4) * math.prod(int(n) for n in shape.split(",") if n) for kind, shape in moved)
 
 
-def pallas_grids(jaxpr: Any) -> Iterator[tuple[str, tuple[int, ...]]]:
-    """The name and the grid of each kernel, at any depth of a jaxpr."""
+def pallas_grids(jaxpr: Any) -> Iterator[tuple[str, tuple[int, ...], tuple[int, ...]]]:
+    """The name and the grid of each kernel, at any depth of a jaxpr, and the trips of its loops."""
+    for eqn in equations(jaxpr, "pallas_call"):
+        name = eqn.params.get("name") or getattr(eqn.params.get("name_and_src_info"), "name", None)
+        loops = [loop.params for loop in equations(eqn.params["jaxpr"], "scan")]
+        trips = tuple(loop["length"] for loop in loops if loop["unroll"] < loop["length"])
+        yield str(name), eqn.params["grid_mapping"].grid, trips
+
+
+def equations(jaxpr: Any, primitive: str) -> Iterator[Any]:
+    """The equations of one kind, at any depth of a jaxpr, but not within each other."""
     for eqn in jaxpr.eqns:
-        if eqn.primitive.name == "pallas_call":
-            name = eqn.params.get("name") or getattr(eqn.params.get("name_and_src_info"), "name", None)
-            yield str(name), eqn.params["grid_mapping"].grid
+        if eqn.primitive.name == primitive:
+            yield eqn
             continue
         for value in jax.tree.leaves(list(eqn.params.values()), is_leaf=lambda v: hasattr(v, "eqns")):
             inner = getattr(value, "jaxpr", value)
             if hasattr(inner, "eqns"):
-                yield from pallas_grids(inner)
+                yield from equations(inner, primitive)
 
 
 def main() -> None:

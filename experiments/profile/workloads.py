@@ -5,16 +5,20 @@ have to be copied first.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from ... import kernels
+from ...kernels.sparse_attention import Window
 
 DIM = 512
 """Width of the model around the op."""
+REGISTER = 8 * 128
+"""Entries of a vector register."""
 
 
 class Size(NamedTuple):
@@ -26,6 +30,11 @@ class Size(NamedTuple):
     V: int = 128
     B: int = 1
 
+    def of(self, axes: str) -> tuple[int, ...]:
+        """The sizes of axes; the D channels of ops that have no heads are H heads of K, and N is Mamba's."""
+        sizes = self._asdict() | {"D": self.H * self.K, "N": 16}
+        return tuple(int(axis) if axis.isdigit() else sizes[axis] for axis in axes)
+
 
 class Workload(NamedTuple):
     """An op with what goes into it."""
@@ -33,6 +42,15 @@ class Workload(NamedTuple):
     call: Callable
     arguments: dict[str, tuple[str, str]]
     """Of each argument: its axes after B and T, and where it comes from, a key of ``SOURCES``."""
+    parameters: Mapping[str, tuple[str, str]] = MappingProxyType({})
+    """The same of arguments that are not made of the tokens, with all their axes."""
+    vector: tuple[str, tuple[int, int], tuple[int, int]] = ("", (0, 0), (0, 0))
+    """What the vector unit must do: axes over which it works token by token, and for each entry of them the additions
+    and multiplications, and the exponentials: in a forward pass, and in both. ``pallas_tpu.py`` counts them."""
+
+    def axes(self) -> set[str]:
+        """All axes of the arguments."""
+        return {axis for names, _ in self.arguments.values() for axis in names}
 
 
 def _norm(x: jax.Array) -> jax.Array:
@@ -44,6 +62,8 @@ SOURCES: dict[str, Callable[[jax.Array], jax.Array]] = {
     "plain": lambda x: x.astype(jnp.bfloat16),
     "norm": _norm,
     "gate": lambda x: -jax.nn.softplus(x.astype(jnp.float32)),
+    "rate": lambda x: -jnp.exp(x.astype(jnp.float32)),
+    "step": lambda x: jax.nn.softplus(x.astype(jnp.float32)),
     "sigmoid": lambda x: jax.nn.sigmoid(x.astype(jnp.float32)),
     "float": lambda x: x.astype(jnp.float32),
 }
@@ -54,10 +74,27 @@ OPS: dict[str, Workload] = {
     "gla vector": Workload(kernels.gla, QKV | {"g": ("HK", "gate")}),
     "delta scalar": Workload(kernels.delta_rule, QKV | {"beta": ("H", "sigmoid"), "g": ("H", "gate")}),
     "delta vector": Workload(kernels.delta_rule, QKV | {"beta": ("H", "sigmoid"), "g": ("HK", "gate")}),
+    "window 1024": Workload(lambda **args: (kernels.sparse_attention(mask=Window(1024), **args),), QKV),
     "mlstm": Workload(kernels.mlstm, QKV | {"i": ("H", "float"), "f": ("H", "float")}),
     "dplr": Workload(kernels.dplr, QKV | {"a": ("HK", "norm"), "b": ("HK", "plain"), "g": ("HK", "gate")}),
+    "linear_scan": Workload(
+        kernels.linear_scan, {"a": ("D", "sigmoid"), "x": ("D", "plain")}, vector=("D", (2, 0), (5, 0))
+    ),
+    "selective_scan": Workload(
+        kernels.selective_scan,
+        {"x": ("D", "plain"), "dt": ("D", "step"), "B": ("N", "float"), "C": ("N", "float")},
+        {"A": ("DN", "rate")},
+        ("DN", (6, 1), (24, 2)),
+    ),
 }
 """What ``subquad profile tpu`` knows; a new one is a line."""
+
+
+def find(name: str) -> Workload:
+    """An op of this library or of a peer."""
+    from .peers import PEERS  # which are made of this module's parts
+
+    return (OPS | PEERS)[name]
 
 
 class Point(NamedTuple):
@@ -69,19 +106,20 @@ class Point(NamedTuple):
 
     def program(self) -> tuple[Callable, Any]:
         """The function to compile, and the shapes of its arguments: the input and the weights."""
-        call, arguments = OPS[self.op]
-        sizes = self.size._asdict()
-        axes = {name: tuple(sizes[axis] for axis in names) for name, (names, _) in arguments.items()}
+        call, arguments, parameters, _ = find(self.op)
+        axes = {name: self.size.of(names) for name, (names, _) in arguments.items()}
         V, H, D = self.size.V, self.size.H, DIM
-        weights = {name: jax.ShapeDtypeStruct((D, math.prod(shape)), jnp.bfloat16) for name, shape in axes.items()}
-        weights["out"] = jax.ShapeDtypeStruct((H * V, D), jnp.bfloat16)
+        shapes = {name: (D, math.prod(shape)) for name, shape in axes.items()} | {"out": (H * V, D)}
+        shapes |= {name: self.size.of(names) for name, (names, _) in parameters.items()}
+        weights = {name: jax.ShapeDtypeStruct(shape, jnp.bfloat16) for name, shape in shapes.items()}
         x = jax.ShapeDtypeStruct((self.size.B, self.size.T, D), jnp.bfloat16)
 
         def forward(x, weights):
             def made(name):
                 return SOURCES[arguments[name][1]]((x @ weights[name]).reshape(*x.shape[:2], *axes[name]))
 
-            y = call(**{name: made(name) for name in arguments}, impl="pallas_tpu")[0]
+            given = {name: SOURCES[source](weights[name]) for name, (_, source) in parameters.items()}
+            y = call(**{name: made(name) for name in arguments}, **given, impl="pallas_tpu")[0]
             return y.reshape(*x.shape[:2], -1) @ weights["out"]
 
         if not self.backward:
@@ -95,11 +133,16 @@ class Point(NamedTuple):
 
     def least_bytes(self) -> int:
         """Bytes of the op's arguments and outputs, each once a pass: what any implementation moves."""
-        sizes = self.size._asdict()
         total = 0
-        for names, source in OPS[self.op].arguments.values():
-            entries = math.prod(sizes[axis] for axis in names)
-            total += entries * SOURCES[source](jnp.zeros((1, 1))).dtype.itemsize
+        for names, source in find(self.op).arguments.values():
+            total += math.prod(self.size.of(names)) * SOURCES[source](jnp.zeros((1, 1))).dtype.itemsize
         out = self.size.H * self.size.V * 2
         tokens = self.size.B * self.size.T
         return tokens * (total + out + (2 * total + out if self.backward else 0))
+
+    def least_vector(self) -> tuple[int, int]:
+        """Registers of additions and multiplications, and of exponentials, that any implementation works through."""
+        axes, *passes = find(self.op).vector
+        entries = self.size.B * self.size.T * math.prod(self.size.of(axes))
+        additions, exponentials = passes[self.backward]
+        return additions * entries // REGISTER, exponentials * entries // REGISTER

@@ -6,15 +6,15 @@ import jax
 import jax.numpy as jnp
 
 from .. import tpu
-from ..heads import repeat_heads
-from ..segments import segments
-from . import tpu_scalar, tpu_vector
+from . import arguments, tpu_scalar, tpu_vector
+from .arguments import OUTPUTS, axes
 from .tpu_blocks import arrange, backward, forward, joined, outputs, pad, rows
 
 CHUNK = {False: 256, True: 128}
 """Tokens of a chunk, by whether there is a gate for every channel."""
 WIDTH = {False: 1024, True: 512}
 """The most columns of a block of heads."""
+__all__ = ["OUTPUTS", "axes", "run", "unsupported"]
 KERNELS = {False: tpu_scalar, True: tpu_vector}
 
 
@@ -29,45 +29,9 @@ def unsupported(q, k, v, *, gv, **_) -> str | None:
     return "there is no kernel for a decay of the value axis" if gv is not None else None
 
 
-OUTPUTS = ("B T H V", "B H K V")
-
-
-def axes(q, v, g, **_) -> dict[str, str]:
-    """The axes of the arrays."""
-    gates = {1: "H", 3: "B T H", 4: "B T H K" if g is not None and g.shape[2:3] == v.shape[2:3] else "B T Hk K"}
-    named = {"q": "B T Hk K", "k": "B T Hk K", "v": "B T H V", "bonus": "H K"}
-    named |= {"initial_state": "B H K V", "segment_ids": "B T"}
-    return named if g is None else named | {"g": gates[g.ndim]}
-
-
-def run(q, k, v, g, *, gv, bonus, scale, initial_state, segment_ids):
+def run(q, k, v, g, **rest):
     """See ``gla``."""
-    (B, T, H, _), low = v.shape, jnp.result_type(q, k, v)
-    if g is None or g.ndim < 4:
-        g = jnp.zeros((B, T, H), jnp.float32) if g is None else jnp.broadcast_to(g, v.shape[:3])
-    else:
-        g = repeat_heads(g, H)
-    if not isinstance(scale, float | int) or scale <= 0:  # the backward pass takes its logarithm
-        q, scale = (q * scale).astype(low), 1.0
-    q, k, v, g = q.astype(low), k.astype(low), v.astype(low), g.astype(jnp.float32)
-    number = None
-    if segment_ids is not None:
-        number, valid = cut = segments(segment_ids)
-        q, k, v, g = (jnp.where(valid.reshape(B, T, *[1] * (x.ndim - 2)), x, 0) for x in (q, k, v, g))
-        if bonus is not None:
-            own_q = q
-            q = jnp.where(cut.first[..., None, None], 0, q)
-    if bonus is None:
-        return _padded(q, k, v, g, float(scale), initial_state, number)
-    # To read before the decay and the write of a token is to read after those of the token before.
-    own_q = q if segment_ids is None else own_q
-    shift = lambda x: jnp.pad(x, ((0, 0), (1, 0), *[(0, 0)] * (x.ndim - 2)))  # noqa: E731
-    late_q = jnp.pad(q, ((0, 0), (0, 1), (0, 0), (0, 0)))
-    late = None if number is None else shift(number)
-    y, last = _padded(late_q, shift(k), shift(v), shift(g), float(scale), initial_state, late)
-    own = [repeat_heads(x, H).astype(jnp.float32) for x in (own_q, k)]
-    weight = scale * jnp.sum(own[0] * bonus * own[1], -1, keepdims=True)
-    return (y[:, :T] + weight * v).astype(v.dtype), last
+    return arguments.run(_padded, q, k, v, g, **rest)
 
 
 def _padded(q, k, v, g, scale: float, state, number):

@@ -21,11 +21,16 @@ def run(a, x, *, initial_state, segment_ids, reverse):
     """See ``linear_scan``."""
     if segment_ids is None:
         return scan(a, x, initial_state, reverse)
+    a, x, valid = cut(a, x, segment_ids, reverse)
+    y, h = scan(a, x, initial_state, reverse)
+    return jnp.where(valid, y, 0), h
+
+
+def cut(a, x, segment_ids, reverse):
+    """Decays and inputs that keep segments apart and hold the state in padding; and where there is none."""
     seg = segments(jnp.flip(segment_ids, axis=1) if reverse else segment_ids)
     first, valid = (jnp.flip(z, axis=1)[..., None] if reverse else z[..., None] for z in (seg.first, seg.valid))
-    a = jnp.where(valid, jnp.where(first, 0, a), 1)  # padding holds the state
-    y, h = scan(a, jnp.where(valid, x, 0), initial_state, reverse)
-    return jnp.where(valid, y, 0), h
+    return jnp.where(valid, jnp.where(first, 0, a), 1), jnp.where(valid, x, 0), valid
 
 
 UNROLLED = 16

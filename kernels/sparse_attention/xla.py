@@ -36,26 +36,31 @@ def unsupported(**_) -> str | None:
 def run(q, k, v, *, mask, scale, segment_ids):
     """See ``sparse_attention``."""
     if isinstance(mask, Dilated) and isinstance(mask.dilation, tuple):
-        return _by_head(q, k, v, mask, scale, segment_ids)
-    (B, S, Hk, _), T, dtype = k.shape, q.shape[1], state_dtype(q, k, v)
+        return by_head(run, q, k, v, mask, scale, segment_ids)
+    dtype, G = state_dtype(q, k, v), k.shape[2]
+    q, k, values, parts, back = cut(q, k, v, mask, segment_ids)
+    if isinstance(mask, Blocks):  # where each query head has lists of its own, it has keys of its own
+        G = max(G, mask.start.shape[2])
+    q = rearrange(q.astype(dtype) * jnp.asarray(scale, dtype), "B T (G R) K -> B T G R K", G=G)
+    k, values = (repeat_heads(x, G).astype(dtype) for x in (k, values))
+    y: Array = _attend(v.dtype, q, k, values, parts)
+    return back(rearrange(y, "B T G R V -> B T (G R) V").astype(v.dtype))
+
+
+def cut(q, k, v, mask: Mask, segment_ids):
+    """q, k and v with padding out of the way, the parts that they see, and what brings the outputs back."""
+    (B, S, Hk, _), T = k.shape, q.shape[1]
     packed, back = segment_ids is not None, lambda y: y
     valid = segment_ids[:, S - T :] >= 0 if packed else jnp.ones((B, T), bool)
     if packed and not isinstance(mask, Blocks):  # a window's keys are neighbours only where no padding is between them
         all_, queries = packing(segment_ids), packing(segment_ids[:, S - T :])
         k, v, segment_ids = map(all_.pack, (k, v, segment_ids))
         q, valid, back = queries.pack(q), queries.pack(valid), queries.unpack
-    parts = _parts(mask, valid, Hk, places((B, S), segment_ids), packed=packed)
-    G = Hk
-    if isinstance(mask, Blocks):  # where each query head has lists of its own, it has keys of its own
-        G = max(Hk, mask.start.shape[2])
-    q = rearrange(q.astype(dtype) * jnp.asarray(scale, dtype), "B T (G R) K -> B T G R K", G=G)
-    k, values = (repeat_heads(x, G).astype(dtype) for x in (k, v))
-    y: Array = _attend(v.dtype, q, k, values, parts)
-    return back(rearrange(y, "B T G R V -> B T (G R) V").astype(v.dtype))
+    return q, k, v, _parts(mask, valid, Hk, places((B, S), segment_ids), packed=packed), back
 
 
-def _by_head(q, k, v, mask: Dilated, scale, segment_ids):
-    """The heads of each dilation by themselves."""
+def by_head(run, q, k, v, mask: Dilated, scale, segment_ids):
+    """``run`` on the heads of each dilation by themselves."""
     H, Hk = q.shape[2], k.shape[2]
     dilations, of = np.unique(mask.dilation, return_inverse=True)
     ys: list = [None] * H

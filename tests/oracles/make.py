@@ -10,6 +10,7 @@ Runs in an environment of its own, on Python 3.11, and imports nothing of subqua
 ``[B, T, vocab]`` in float32, and each tensor of a published checkpoint under ``weights.<its name>``, in float16:
 weights are rounded to it before the model runs, so that nothing is lost. ``checkpoint/`` is one
 model as its authors publish theirs: bfloat16, in several safetensors files. ``inits.json`` says where parameters start.
+``layers/`` holds single layers, with their gradients.
 
 A model that agrees by chance proves nothing. Sizes differ from each other wherever they may; epsilons are large enough
 to be felt; T is longer than every filter, window and chunk, and no multiple of any; no parameter is left at its initial
@@ -356,9 +357,29 @@ def write_checkpoint(name: str = "llama") -> None:
     print(f"checkpoint: {', '.join(sorted(path.name for path in folder.iterdir()))}")
 
 
+def write_bit_linear(inputs: int = 37, outputs: int = 11, seed: int = 0) -> None:
+    """Writes ``layers/bit_linear.npz``: BitNet's projection, trained as it is used, and its gradients."""
+    from transformers.integrations.bitnet import AutoBitLinear
+
+    torch._dynamo.config.disable = True  # or its roundings are compiled
+    torch.manual_seed(seed)
+    layer = AutoBitLinear(inputs, outputs, online_quant=True, use_rms_norm=True)
+    for name, p in layer.named_parameters():
+        p.data.copy_(moved(name, p.data, torch.Generator().manual_seed(seed)))
+    x, dy = torch.randn(3, 5, inputs, requires_grad=True), torch.randn(3, 5, outputs)
+    y = layer(x)
+    y.backward(dy)
+    arrays = {"x": x, "y": y, "dy": dy, "dx": x.grad} | dict(layer.named_parameters())
+    arrays |= {f"d_{name}": p.grad for name, p in layer.named_parameters()}
+    path = HERE / "layers" / "bit_linear.npz"
+    path.parent.mkdir(exist_ok=True)
+    np.savez_compressed(path, **{name: array.detach().numpy() for name, array in arrays.items()})
+    print(f"bit_linear: {', '.join(arrays)}, {path.stat().st_size:,} bytes")
+
+
 if __name__ == "__main__":
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
-    others = {"checkpoint": write_checkpoint, "inits": write_inits}
+    others = {"checkpoint": write_checkpoint, "inits": write_inits, "bit_linear": write_bit_linear}
     for name in sys.argv[1:] or [*MODELS, *others]:
         others[name]() if name in others else write(name)

@@ -1,0 +1,61 @@
+"""Where the GPU kernels run: on a Hopper GPU, interpreted on any machine, or lowered for a GPU that is elsewhere."""
+
+import contextlib
+from collections.abc import Iterator
+from contextvars import ContextVar
+
+import jax
+
+KINDS = ("H100", "H200", "H800", "GH200")
+"""What a covered device's name by JAX contains: those with the matrix instructions (wgmma) of Hopper."""
+PASSED: dict[str, tuple[str, ...]] = {}
+"""The ops whose cases (``tests/test_gpu.py``) passed on a real card, by JAX's name for it: ``impl="auto"`` takes a GPU
+kernel for these alone. None has met a card yet."""
+
+_interpreted: ContextVar[bool] = ContextVar("interpreted", default=False)
+
+
+@contextlib.contextmanager
+def interpret_gpu(*, detect_races: bool = True) -> Iterator[None]:
+    """Within this context the machine counts as a GPU, whose threads, memory and copies are interpreted on the CPU.
+
+    That is for tests. What is to be interpreted must be both traced and run within the context.
+
+    Args:
+      detect_races: raise where accesses and copies race.
+    """
+    from jax.experimental.pallas import mosaic_gpu as plgpu
+
+    token = _interpreted.set(True)
+    try:
+        with plgpu.force_gpu_interpret_mode(plgpu.InterpretGPUParams(detect_races=detect_races)):
+            yield
+    finally:
+        _interpreted.reset(token)
+
+
+def kind() -> str | None:
+    """The GPU that is traced for: ``"interpreted"``, an abstract mesh's device or this machine's; None without one.
+
+    A device goes by JAX's name for it.
+    """
+    if _interpreted.get():
+        return "interpreted"
+    if abstract := jax.sharding.get_abstract_mesh().abstract_device:
+        return abstract.device_kind if abstract.device_kind.startswith("NVIDIA") else None
+    return jax.devices()[0].device_kind if jax.default_backend() == "gpu" else None
+
+
+def unsupported() -> str | None:
+    """Why no GPU kernel runs here, in words, or None."""
+    found = kind()
+    if found is None:
+        return f"this is a {jax.default_backend()}, not a GPU (kernels.interpret_gpu() runs it anywhere, slowly)"
+    if found != "interpreted" and not any(name in found for name in KINDS):
+        return f"the kernels are for Hopper ({', '.join(KINDS)}), not {found}"
+    return None
+
+
+def passed(op: str) -> bool:
+    """Whether the op's cases passed on the card that is traced for."""
+    return op in PASSED.get(kind() or "", ())

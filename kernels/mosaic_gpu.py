@@ -1,0 +1,130 @@
+"""What the GPU kernels are written with. Imported only where one runs.
+
+A block is one warpgroup, which prefetches the next chunk by TMA while it computes. All matrices are cut into tiles of
+64 x 64, the least that a Hopper matrix instruction (wgmma) takes. Its factors lie in shared memory: the interpreter
+knows none in registers.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.experimental import pallas as pl
+from jax.experimental.pallas import mosaic_gpu as plgpu
+
+TILE = 64
+"""The side of a tile, and the tokens of a chunk."""
+_tiles, _swizzle = plgpu.TilingTransform((8, TILE)), plgpu.SwizzleTransform(128)  # pyright: ignore[reportAbstractUsage]
+SWIZZLED = (_tiles, _swizzle)
+"""How bfloat16 matrices lie in shared memory, so that wgmma reads them."""
+LAYOUT = plgpu.Layout.WGMMA
+"""How a tile lies in registers."""
+
+
+def shared(*shape: int, dtype: Any = jnp.bfloat16) -> Any:
+    """A buffer in shared memory; matrices of bfloat16 may be factors."""
+    return plgpu.SMEM(shape, dtype, transforms=SWIZZLED if dtype == jnp.bfloat16 else ())
+
+
+def block(shape: tuple[int | None, ...], index: Callable, *, factor: bool = True) -> Any:
+    """What a pipeline fetches for each chunk."""
+    return plgpu.BlockSpec(shape, index, transforms=SWIZZLED if factor else ())
+
+
+def part(n: Any) -> Any:
+    """The n-th slice of a tile's width."""
+    return pl.ds(n * TILE, TILE)
+
+
+def product(a: Any, b: Any) -> jax.Array:
+    """The product of two references ``[64, n]`` and ``[n, 64]``, summed in float32."""
+
+    def multiply(total):
+        plgpu.wgmma(total, a, b)
+        return total[...]
+
+    return pl.run_scoped(multiply, plgpu.WGMMAAccumulatorRef((TILE, TILE), jnp.float32))
+
+
+def transposed(ref: Any) -> Any:
+    """The reference with its two axes exchanged; nothing moves."""
+    return ref.transpose((1, 0))
+
+
+def load(ref: Any, layout: Any = LAYOUT, *, optimized: bool = True) -> jax.Array:
+    """A tile or a vector, in float32."""
+    return plgpu.load(ref, layout=layout, optimized=optimized).astype(jnp.float32)
+
+
+def column(ref: Any) -> jax.Array:
+    """A vector over the rows of a tile, to be spread by ``by_row``."""
+    return load(ref, LAYOUT.reduce(1))
+
+
+def row(ref: Any) -> jax.Array:
+    """A vector over the columns of a tile, to be spread by ``by_column``."""
+    return load(ref, LAYOUT.reduce(0))
+
+
+def by_row(x: jax.Array) -> jax.Array:
+    """A tile whose columns all are ``x``."""
+    return lax.broadcast_in_dim(x, (TILE, TILE), [0])
+
+
+def by_column(x: jax.Array) -> jax.Array:
+    """A tile whose rows all are ``x``."""
+    return lax.broadcast_in_dim(x, (TILE, TILE), [1])
+
+
+def indices() -> tuple[jax.Array, jax.Array]:
+    """The row and the column of each entry of a tile."""
+    iota = lambda axis: plgpu.broadcasted_iota(jnp.int32, (TILE, TILE), axis, layout=LAYOUT)  # noqa: E731
+    return iota(0), iota(1)
+
+
+def put(ref: Any, x: jax.Array) -> None:
+    """Writes a tile to be the factor of a product."""
+    ref[...] = x.astype(ref.dtype)
+    plgpu.commit_smem()
+
+
+def send(*copies: tuple[Any, Any]) -> None:
+    """Starts copies of shared to global memory; ``sent`` must come before the shared memory is written again."""
+    plgpu.commit_smem()
+    for source, target in copies:
+        plgpu.copy_smem_to_gmem(source, target)
+
+
+def sent(*, everywhere: bool = False) -> None:
+    """Waits until what was sent has been read, or has arrived."""
+    plgpu.wait_smem_to_gmem(0, wait_read_only=not everywhere)
+
+
+def scan(step: Callable, chunks: int, buffers: int, blocks: list, refs: list, state: Any) -> Any:
+    """``state = step(n, *chunks of refs, state)`` over the chunks in order, fetched while earlier ones are computed."""
+    pipeline = plgpu.emit_pipeline(
+        lambda index, *rest: step(index[0], *rest),
+        grid=(chunks,),
+        in_specs=blocks,
+        max_concurrent_steps=buffers,
+        init_carry=state,
+    )
+    return pipeline(*refs)
+
+
+def call(kernel: Callable, name: str, *, grid: dict[str, int], outputs: list, scratch: list) -> Callable:
+    """``plgpu.kernel`` with one warpgroup a block, over a grid of named axes.
+
+    The layouts are those that the kernel names: to infer them took the compiler minutes and more.
+    """
+    return plgpu.kernel(
+        kernel,
+        out_type=[jax.ShapeDtypeStruct(*out) for out in outputs],
+        scratch_types=scratch,
+        grid=tuple(grid.values()),
+        grid_names=tuple(grid),
+        kernel_name=name,
+        compiler_params=plgpu.CompilerParams(lowering_semantics=plgpu.LoweringSemantics.Lane),
+    )

@@ -1,0 +1,101 @@
+"""The GPU kernels without a GPU: values by interpretation on the CPU, and lowered for an H100.
+
+On a GPU the same cases run on the card: there all that a kernel supports pass before ``kernels.gpu.PASSED`` names it.
+"""
+
+import contextlib
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import pytest
+from subquad import kernels
+from subquad.kernels import dispatch, gpu
+from subquad.kernels.cases import Case
+from subquad.kernels.gla.cases import inputs
+from test_ops import CASES, call, check, definition, draw, everything
+
+BFLOAT16 = partial(Case, dtype="bfloat16", forward=5e-3, gradient=1e-2, gate_gradient=2e-2)
+# Two chunks, of which the second is padded; several tiles of keys and of values; grouped heads; borders and padding.
+IDS = [[*[-1] * 3, *[0] * 40, *[5] * 7, *[-1] * 20, *[5] * 9, *[2] * 20]]
+INTERPRETED = {
+    "gla": (
+        BFLOAT16("packed", inputs(1, 99, 2, 1, 64, 128, rank="BTH", gate="half strong", ids=IDS)),
+        BFLOAT16("wide keys", inputs(1, 70, 1, 1, 128, 40, rank="H")),
+        BFLOAT16("strong gates", inputs(1, 5, 1, 1, 64, 64, rank="BTH", gate="strong", bonus=True)),
+    )
+}
+OPS_WITH_KERNELS = [op for op, impls in dispatch.IMPLEMENTATIONS.items() if "pallas_gpu" in impls]
+ON_A_GPU = jax.default_backend() == "gpu"
+H100 = "NVIDIA H100 80GB HBM3"
+
+
+@contextlib.contextmanager
+def elsewhere(name: str):
+    """Within this context the device is ``name``, without there being one."""
+    device = jax.sharding.AbstractDevice(name, 132, "cuda")
+    types = (jax.sharding.AxisType.Auto,)
+    with jax.sharding.use_abstract_mesh(jax.sharding.AbstractMesh((1,), ("x",), types, abstract_device=device)):
+        yield
+
+
+@pytest.mark.parametrize(
+    ("op", "case"),
+    [
+        pytest.param(op, case, id=f"{op}-{case.name}")
+        for op in OPS_WITH_KERNELS
+        for case in (*INTERPRETED[op], *(CASES[op] if ON_A_GPU else ()))
+    ],
+)
+def test_kernel_agrees_with_the_definition(op, case):
+    given, cotangents = draw(op, case, seed=0)
+    with contextlib.nullcontext() if ON_A_GPU else kernels.interpret_gpu():
+        prepared = dispatch.prepare(op, **jax.tree.map(jnp.asarray, given), **case.static)
+        if case not in INTERPRETED[op] and (reason := dispatch.load(op, "pallas_gpu").unsupported(**prepared)):
+            pytest.skip(reason)
+        found = jax.block_until_ready(jax.jit(everything(op, "pallas_gpu", case))(given, cotangents))
+    check(op, "pallas_gpu", case, found, definition(op, case, given, cotangents))
+
+
+@pytest.mark.parametrize("op", OPS_WITH_KERNELS)
+@pytest.mark.parametrize(("K", "V"), [(64, 128), (256, 256)])
+def test_kernels_lower_for_an_h100_that_is_elsewhere(op, K, V):
+    """Layouts that the card lacks, and blocks that exceed its shared memory, fail here as they would there."""
+    case = Case("", inputs(2, 256, 2, 1, K, V, rank="BTH"), dtype="bfloat16")
+    given, cotangents = draw(op, case, seed=0)
+    with elsewhere(H100):
+        traced = jax.jit(everything(op, "pallas_gpu", case)).trace(given, cotangents)
+        assert traced.lower(lowering_platforms=("cuda",)).as_text().count("mosaic_gpu") >= 2
+
+
+@pytest.mark.parametrize("op", OPS_WITH_KERNELS)
+def test_a_machine_without_a_gpu_is_told_so(op):
+    case = INTERPRETED[op][0]
+    given = jax.tree.map(jnp.asarray, draw(op, case, seed=0)[0])
+    if not ON_A_GPU:
+        with pytest.raises(ValueError, match=f"{op}: impl='pallas_gpu' cannot run this: this is a cpu, not a GPU"):
+            call(op, "pallas_gpu", case, given)
+    with elsewhere("NVIDIA A100"), pytest.raises(ValueError, match=r"for Hopper .*, not NVIDIA A100"):
+        call(op, "pallas_gpu", case, given)
+
+
+@pytest.mark.parametrize("op", OPS_WITH_KERNELS)
+def test_auto_takes_a_kernel_only_where_it_passed(op, monkeypatch):
+    given = jax.tree.map(jnp.asarray, draw(op, INTERPRETED[op][0], seed=0)[0])
+    monkeypatch.setattr(gpu, "PASSED", {})
+    with elsewhere(H100):
+        assert {"pallas_gpu: only by name on gpu", "xla: taken"} <= set(kernels.explain(op, **given).splitlines())
+        monkeypatch.setitem(gpu.PASSED, H100, (op,))
+        assert "pallas_gpu: taken" in kernels.explain(op, **given).splitlines()
+
+
+def test_what_has_no_kernel_is_refused_in_words():
+    q = jnp.zeros((1, 3, 1, 64), jnp.bfloat16)
+    with kernels.interpret_gpu():
+        for reason, arguments in {
+            "must be bfloat16": {"q": q.astype("float32")},
+            "gate of every key channel": {"g": jnp.zeros((1, 3, 1, 64))},
+            "decay of the value axis": {"gv": jnp.zeros((1, 3, 1, 64))},
+        }.items():
+            with pytest.raises(ValueError, match=reason):
+                kernels.gla(**({"q": q, "k": q, "v": q} | arguments), impl="pallas_gpu")
