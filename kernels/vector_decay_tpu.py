@@ -4,14 +4,11 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
-from jax import lax
-from jax.experimental.pallas import tpu as pltpu
 
 from .decay_tpu import Heads, across, after, each, entered, iotas, total
+from .halves_tpu import TILE, add_right, add_rows, down, in_right, only, pack, rights_of, swap
 from .mosaic import dot
 
-TILE = 8
-"""Rows of a float32 register: blocks of so many rows are moved without a shuffle."""
 HALVED = 16
 """The least half whose rows are multiplied alone: of a bfloat16 register."""
 SLAB = 32
@@ -29,8 +26,8 @@ class VectorDecays:
     every step.
 
     ``g`` ``[C, K]`` are the log-gates; where ``undecayed``, erasing left factors read up to the token before their own.
-    ``links`` are those of segments: whether two tokens are in one, ``[C, C]``,
-    whether a token is in that of the state that enters and of the one that leaves, ``[C, 1]``, and whether those agree.
+    ``links`` are those of segments: whether two tokens are in one, ``[C, C]``, whether a token is in that of the state
+    that enters and of the one that leaves, ``[C, 1]``, and whether those agree.
     """
 
     def __init__(self, g: Heads, links: tuple | None = None, undecayed: bool = False):
@@ -62,14 +59,14 @@ class VectorDecays:
                 x, ys = _factors(level, decays, q_h, a_h, ks, low)
                 s = across(x, ys)
                 of_q = [self._meeting(new, old, level) for new, old in zip(s, of_q, strict=True)]
-                of_a = [self._meeting(_down(new, level), old, level) for new, old in zip(s, of_a, strict=True)]
+                of_a = [self._meeting(down(new, level), old, level) for new, old in zip(s, of_a, strict=True)]
             found.append(([jnp.where(self.causal, s, 0.0) for s in of_q], [jnp.where(strict, s, 0.0) for s in of_a]))
         P, A = ([list(one) for one in zip(*heads, strict=True)] for heads in zip(*found, strict=True))
         return P, A
 
     def _meeting(self, new, old, level: int):
         """The old scores, and the new ones of tokens that meet at a level."""
-        return _only(1, jnp.where(self.apart >> level == 1, new, old), old, level)
+        return only(1, jnp.where(self.apart >> level == 1, new, old), old, level)
 
     def query_scores(self, q: Heads, rights: list[Heads]) -> list[Heads]:
         """The first of the scores alone."""
@@ -77,7 +74,7 @@ class VectorDecays:
         for q_h, levels, *ks in zip(_widened(q), self.levels, *map(_widened, rights), strict=True):
             of_q = [_diagonal(q_h, k) for k in ks]
             for level, (decay, _) in enumerate(levels):
-                s = across((q_h * decay).astype(low), [_only(0, k * decay, k, level).astype(low) for k in ks])
+                s = across((q_h * decay).astype(low), [only(0, k * decay, k, level).astype(low) for k in ks])
                 of_q = [self._meeting(new, old, level) for new, old in zip(s, of_q, strict=True)]
             found.append([jnp.where(self.causal, s, 0.0) for s in of_q])
         return [list(one) for one in zip(*found, strict=True)]
@@ -101,14 +98,12 @@ class VectorDecays:
         for level, decays in enumerate(levels):
             x, ys = _factors(level, decays, q, a, ks, low)
             left = (self.apart < 2 << level) & ((col >> level) & 1 == 0)
-            ds = [jnp.where(left, _pack(*pair, level), 0.0).astype(low) for pair in zip(dq, da, strict=True)]
+            ds = [jnp.where(left, pack(*pair, level), 0.0).astype(low) for pair in zip(dq, da, strict=True)]
             dx = sum(dot(s, y) for s, y in zip(ds[1:], ys[1:], strict=True)) if len(ks) > 1 else 0.0
             dx = dot(ds[0], ys[0]) + dx
-            out_q = _add_right(out_q, dx * decays[0], level)
-            out_a = _add_right(out_a, _down(dx, level) * decays[1], level)
-            out_k = [
-                _only(0, out + dot(s, x, (0, 0)) * decays[0], out, level) for out, s in zip(out_k, ds, strict=True)
-            ]
+            out_q = add_right(out_q, dx * decays[0], level)
+            out_a = add_right(out_a, down(dx, level) * decays[1], level)
+            out_k = [only(0, out + dot(s, x, (0, 0)) * decays[0], out, level) for out, s in zip(out_k, ds, strict=True)]
         return out_q, out_a, *out_k
 
     def query_scores_vjp(self, dq: Heads, q: Heads, k: Heads) -> tuple[Heads, Heads]:
@@ -118,10 +113,10 @@ class VectorDecays:
             ds, out_q, out_k = self.linked(ds), jnp.zeros(q_h.shape), jnp.zeros(k_h.shape)
             for level, (decay, _) in enumerate(levels):
                 met = jnp.where(self.apart >> level == 1, ds, 0.0)
-                rows = (lambda x: x) if 1 << level < HALVED else partial(_rights, level=level)
+                rows = (lambda x: x) if 1 << level < HALVED else partial(rights_of, level=level)
                 met, later = rows(met).astype(low), rows(decay)
                 dx, dy = dot(met, (k_h * decay).astype(low)), dot(met, (rows(q_h) * later).astype(low), (0, 0))
-                out_q, out_k = _add_rows(out_q, dx * later, level), out_k + dy * decay
+                out_q, out_k = add_rows(out_q, dx * later, level), out_k + dy * decay
             found.append((out_q, out_k))
         return [one[0] for one in found], [one[1] for one in found]
 
@@ -198,10 +193,10 @@ def _levels(g, undecayed: bool) -> tuple[list, jax.Array, jax.Array, jax.Array, 
         u = jnp.exp(g[n * slab : (n + 1) * slab])
         e, a, t = jnp.ones_like(u), jnp.ones_like(u), u
         for level in range(depth):
-            right = _right(level, u.shape)
+            right = in_right(level, u.shape)
             levels[level][n] = jnp.where(right, u, a)
             erasing[level][n] = e if undecayed else levels[level][n]
-            sibling = _swap(t, level)
+            sibling = swap(t, level)
             e = jnp.where(right, e * sibling, e) if undecayed else e
             u, a, t = jnp.where(right, u * sibling, u), jnp.where(right, a, a * sibling), t * sibling
         upto.append(u)
@@ -231,80 +226,10 @@ def _widened(xs: Heads) -> Heads:
 def _factors(level: int, decays: tuple, q, a, ks: list, low) -> tuple[jax.Array, list[jax.Array]]:
     """What is multiplied at a level: queries with the erasing factors in their left halves, and right factors."""
     decay, erasing = decays
-    return _pack(q * decay, a * erasing, level).astype(low), [_only(0, k * decay, k, level).astype(low) for k in ks]
-
-
-def _only(half: int, x, y, level: int):
-    """x, and y in the other halves than the left (0) or the right (1) ones, if so much less of x need be computed."""
-    if 1 << level < TILE:
-        return x
-    pairs = enumerate(zip(_blocks(x, level), _blocks(y, level), strict=True))
-    return jnp.concatenate([x if n % 2 == half else y for n, (x, y) in pairs])
-
-
-def _add_right(x, y, level: int):
-    """x, and in right halves also y."""
-    if 1 << level < TILE:
-        return x + jnp.where(_right(level, x.shape), y, 0.0)
-    pairs = enumerate(zip(_blocks(x, level), _blocks(y, level), strict=True))
-    return jnp.concatenate([x + y if n % 2 else x for n, (x, y) in pairs])
-
-
-def _rights(x, level: int):
-    """The rows of right halves."""
-    return jnp.concatenate(_blocks(x, level)[1::2])
-
-
-def _add_rows(x, y, level: int):
-    """x and y, which may be the rows of right halves only."""
-    if x.shape == y.shape:
-        return x + y
-    rights = iter(_blocks(y, level))
-    return jnp.concatenate([b + next(rights) if n % 2 else b for n, b in enumerate(_blocks(x, level))])
-
-
-def _right(level: int, shape: tuple[int, ...]):
-    """Whether a row is in the right half of its block."""
-    return (lax.broadcasted_iota(jnp.int32, shape, 0) >> level) & 1 == 1
+    return pack(q * decay, a * erasing, level).astype(low), [only(0, k * decay, k, level).astype(low) for k in ks]
 
 
 def _diagonal(q, k):
     row, col = iotas(q.shape[0])
     own = jnp.sum(q.astype(jnp.float32) * k.astype(jnp.float32), 1, keepdims=True)
     return jnp.where(row == col, own, 0.0)
-
-
-def _blocks(x, level: int) -> list:
-    return [x[n : n + (1 << level)] for n in range(0, x.shape[0], 1 << level)]
-
-
-def _down(x, level: int):
-    """Rows of left halves, in the right halves."""
-    if 1 << level < TILE:
-        return pltpu.roll(x, 1 << level, 0)
-    blocks = _blocks(x, level)
-    return jnp.concatenate([blocks[n - n % 2] for n in range(len(blocks))])
-
-
-def _up(x, level: int):
-    """Rows of right halves, in the left halves."""
-    if 1 << level < TILE:
-        return pltpu.roll(x, x.shape[0] - (1 << level), 0)
-    blocks = _blocks(x, level)
-    return jnp.concatenate([blocks[n | 1] for n in range(len(blocks))])
-
-
-def _pack(right, left, level: int):
-    """The right halves of the one array; in the left halves the right halves of the other."""
-    if 1 << level < TILE:
-        return jnp.where(_right(level, right.shape), right, _up(left, level))
-    rights, lefts = _blocks(right, level), _blocks(left, level)
-    return jnp.concatenate([rights[n] if n % 2 else lefts[n + 1] for n in range(len(rights))])
-
-
-def _swap(x, level: int):
-    """Left and right halves exchanged."""
-    if 1 << level < TILE:
-        return jnp.where(_right(level, x.shape), _down(x, level), _up(x, level))
-    blocks = _blocks(x, level)
-    return jnp.concatenate([blocks[n ^ 1] for n in range(len(blocks))])
