@@ -6,7 +6,7 @@ from ...layers import AttentionConfig, Mamba2Config, SwiGLUConfig
 from ..config import LMConfig
 from .common import ATTENTION, Config, attention, expect, head_dim, model, rotary
 from .convert import Family, Tensors
-from .mamba2 import MAMBA2, no_limit
+from .mamba2 import MAMBA2, one_group
 
 SHARED_MLP = {"up.kernel": "input_linear.weight", "down.kernel": "output_linear.weight"}
 ADDED = ("mamba.out_proj", "self_attn.o_proj", "shared_mlp.output_linear")
@@ -16,17 +16,9 @@ ADDED = ("mamba.out_proj", "self_attn.o_proj", "shared_mlp.output_linear")
 def granite_hybrid(config: Config) -> LMConfig:
     """Its blocks; a head that is tied there is a copy here, with a factor of its own."""
     expect(config, num_local_experts=0, hidden_act="silu", attention_bias=False)
-    expect(config, mamba_conv_bias=True, mamba_proj_bias=False, mamba_n_groups=1)
-    no_limit(config)
-    recurrent = Mamba2Config(
-        heads=config["mamba_n_heads"],
-        head_dim=config["hidden_size"] * config["mamba_expand"] // config["mamba_n_heads"],
-        state_dim=config["mamba_d_state"],
-        short_conv=config["mamba_d_conv"],
-        norm_eps=config["rms_norm_eps"],
-    )
     turning = config.get("position_embedding_type") == "rope"
     attending = attention(config, **(rotary(config) if turning else {"rope_dim": 0}))
+    recurrent = one_group(config)
     kinds = {"linear_attention": recurrent, "mamba": recurrent, "full_attention": attending, "attention": attending}
     mixers = [kinds[kind] for kind in config.get("layer_types") or config["layers_block_type"]]
     mlp = SwiGLUConfig(config["shared_intermediate_size"])

@@ -39,18 +39,24 @@ def mamba2(config: Config) -> LMConfig:
 
 def bamba(config: Config) -> LMConfig:
     """Mamba-2 and, at some layers, attention of which half of each head turns."""
-    expect(config, attention_bias=False, mamba_conv_bias=True, mamba_proj_bias=False, mamba_n_groups=1)
+    expect(config, attention_bias=False)
+    recurrent = one_group(config)
+    attending, where = attention(config, **rotary(config, share=0.5)), config.get("attn_layer_indices") or ()
+    mixers = [attending if i in where else recurrent for i in range(config["num_hidden_layers"])]
+    return model(config, mixers, swiglu(config))
+
+
+def one_group(config: Config) -> Mamba2Config:
+    """The mixer by the names that hybrids have for its sizes."""
+    expect(config, mamba_conv_bias=True, mamba_proj_bias=False, mamba_n_groups=1)
     no_limit(config)
-    recurrent = Mamba2Config(
+    return Mamba2Config(
         heads=config["mamba_n_heads"],
         head_dim=config["hidden_size"] * config["mamba_expand"] // config["mamba_n_heads"],
         state_dim=config["mamba_d_state"],
         short_conv=config["mamba_d_conv"],
         norm_eps=config["rms_norm_eps"],
     )
-    attending, where = attention(config, **rotary(config, share=0.5)), config.get("attn_layer_indices") or ()
-    mixers = [attending if i in where else recurrent for i in range(config["num_hidden_layers"])]
-    return model(config, mixers, swiglu(config))
 
 
 def no_limit(config: Config) -> None:

@@ -4,7 +4,7 @@ from ...layers import GatedDeltaNetConfig
 from ..config import LMConfig
 from .common import Config, expect, model
 from .convert import Family, Tensors
-from .qwen3_next import GATED_DELTANET
+from .qwen3_next import GATED_DELTANET, gated_deltanet
 
 SEPARATE = {
     "qkv.kernel": "q_proj.weight k_proj.weight v_proj.weight",
@@ -20,16 +20,7 @@ SEPARATE = {
 def olmo_hybrid(config: Config) -> LMConfig:
     """Its layers of Gated DeltaNet, one after another; their norm's epsilon is no setting."""
     expect(config, hidden_act="silu", attention_bias=False)
-    values, keys = config["linear_value_head_dim"], config["linear_key_head_dim"]
-    expect({"model_type": config["model_type"], "values": values % keys}, values=0)
-    mixer = GatedDeltaNetConfig(
-        heads=config["linear_num_value_heads"],
-        head_dim=keys,
-        expand_v=values // keys,
-        negative_eigenvalues=config["linear_allow_neg_eigval"],
-        short_conv=config["linear_conv_kernel_dim"],
-        key_heads=config["linear_num_key_heads"],
-    )
+    mixer = gated_deltanet(config, negative_eigenvalues=config["linear_allow_neg_eigval"])
     return model(config, [mixer] * len(linear(config)), None)
 
 

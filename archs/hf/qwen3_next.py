@@ -1,5 +1,7 @@
 """Qwen3-Next and Qwen3.5: three blocks of Gated DeltaNet to one of gated attention."""
 
+from typing import Any
+
 import numpy as np
 
 from ...layers import GatedDeltaNetConfig
@@ -23,25 +25,30 @@ GATED_DELTANET = {
 def qwen3_5(config: Config) -> LMConfig:
     """Gated DeltaNet, and gated attention at every fourth layer."""
     expect(config, attention_bias=False)
-    values, keys = config["linear_value_head_dim"], config["linear_key_head_dim"]
-    if values % keys:
-        raise ValueError(
-            f"{config['model_type']}: linear_value_head_dim={values} must be a multiple of linear_key_head_dim={keys}"
-        )
     mixers = {
-        "linear_attention": GatedDeltaNetConfig(
-            heads=config["linear_num_value_heads"],
-            head_dim=keys,
-            expand_v=values // keys,
-            short_conv=config["linear_conv_kernel_dim"],
-            key_heads=config["linear_num_key_heads"],
-            norm_eps=config["rms_norm_eps"],
-        ),
+        "linear_attention": gated_deltanet(config, norm_eps=config["rms_norm_eps"]),
         "full_attention": attention(config, qk_norm=True, gate=True, **rotary(config, share=0.25)),
     }
     interval, depth = config.get("full_attention_interval", 4), config["num_hidden_layers"]
     default = ["linear_attention" if (i + 1) % interval else "full_attention" for i in range(depth)]
     return model(config, [mixers[kind] for kind in config.get("layer_types") or default], swiglu(config))
+
+
+def gated_deltanet(config: Config, **changes: Any) -> GatedDeltaNetConfig:
+    """The mixer by the names that several families have for its sizes."""
+    values, keys = config["linear_value_head_dim"], config["linear_key_head_dim"]
+    if values % keys:
+        raise ValueError(
+            f"{config['model_type']}: linear_value_head_dim={values} must be a multiple of linear_key_head_dim={keys}"
+        )
+    return GatedDeltaNetConfig(
+        heads=config["linear_num_value_heads"],
+        head_dim=keys,
+        expand_v=values // keys,
+        short_conv=config["linear_conv_kernel_dim"],
+        key_heads=config["linear_num_key_heads"],
+        **changes,
+    )
 
 
 def qwen3_next(config: Config) -> LMConfig:
