@@ -63,3 +63,14 @@ def unsupported() -> str | None:
     if found != "simulated" and found not in GENERATIONS:
         return f"no test covers {found}; those covered are {', '.join(dict.fromkeys(GENERATIONS.values()))}"
     return None
+
+
+def unsupported_heads(q, k, v) -> str | None:
+    """The same for kernels over heads: why none runs here, or not on arrays like these."""
+    if reason := unsupported():
+        return reason
+    if not {x.dtype.name for x in (q, k, v)} <= {"float32", "bfloat16"}:
+        return "q, k and v must be float32 or bfloat16"
+    if max(q.shape[3], v.shape[3]) > 256:
+        return f"K and V may be at most 256, not {q.shape[3]} and {v.shape[3]}"
+    return None

@@ -20,12 +20,8 @@ KERNELS = {False: tpu_scalar, True: tpu_vector}
 
 def unsupported(q, k, v, *, gv, **_) -> str | None:
     """What does not run here, in words."""
-    if reason := tpu.unsupported():
+    if reason := tpu.unsupported_heads(q, k, v):
         return reason
-    if not {x.dtype.name for x in (q, k, v)} <= {"float32", "bfloat16"}:
-        return "q, k and v must be float32 or bfloat16"
-    if max(q.shape[3], v.shape[3]) > 256:
-        return f"K and V may be at most 256, not {q.shape[3]} and {v.shape[3]}"
     return "there is no kernel for a decay of the value axis" if gv is not None else None
 
 

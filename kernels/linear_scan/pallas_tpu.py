@@ -16,7 +16,7 @@ from jax.experimental.pallas import tpu as pltpu
 
 from .. import tpu
 from ..mosaic import LANES, call
-from .xla import cut
+from .xla import by_segment
 
 CHUNK = 256
 """The most tokens of a grid step."""
@@ -47,11 +47,7 @@ def axes(**_) -> dict[str, str]:
 
 def run(a, x, *, initial_state, segment_ids, reverse):
     """See ``linear_scan``."""
-    if segment_ids is None:
-        return _padded(a, x, initial_state, reverse)
-    a, x, valid = cut(a, x, segment_ids, reverse)
-    y, h = _padded(a, x, initial_state, reverse)
-    return jnp.where(valid, y, 0), h
+    return by_segment(_padded, a, x, initial_state, segment_ids, reverse)
 
 
 def _padded(a, x, h, reverse: bool):

@@ -3,6 +3,7 @@
 An associative scan does the work log T times over, in several copies of its inputs: a CPU takes four times as long.
 """
 
+from collections.abc import Callable
 from functools import partial
 
 import jax
@@ -19,18 +20,18 @@ def unsupported(**_) -> str | None:
 
 def run(a, x, *, initial_state, segment_ids, reverse):
     """See ``linear_scan``."""
+    return by_segment(scan, a, x, initial_state, segment_ids, reverse)
+
+
+def by_segment(scan: Callable, a, x, h0, segment_ids, reverse):
+    """``scan(a, x, h0, reverse)`` with decays and inputs that keep segments apart and hold the state in padding."""
     if segment_ids is None:
-        return scan(a, x, initial_state, reverse)
-    a, x, valid = cut(a, x, segment_ids, reverse)
-    y, h = scan(a, x, initial_state, reverse)
-    return jnp.where(valid, y, 0), h
-
-
-def cut(a, x, segment_ids, reverse):
-    """Decays and inputs that keep segments apart and hold the state in padding; and where there is none."""
+        return scan(a, x, h0, reverse)
     seg = segments(jnp.flip(segment_ids, axis=1) if reverse else segment_ids)
     first, valid = (jnp.flip(z, axis=1)[..., None] if reverse else z[..., None] for z in (seg.first, seg.valid))
-    return jnp.where(valid, jnp.where(first, 0, a), 1), jnp.where(valid, x, 0), valid
+    a, x = jnp.where(valid, jnp.where(first, 0, a), 1), jnp.where(valid, x, 0)
+    y, h = scan(a, x, h0, reverse)
+    return jnp.where(valid, y, 0), h
 
 
 UNROLLED = 16

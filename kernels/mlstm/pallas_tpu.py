@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 from jax.experimental import pallas as pl
 
+from .. import tpu
 from ..gla.pallas_tpu import CHUNK, WIDTH
-from ..gla.pallas_tpu import unsupported as gla_unsupported
 from ..gla.tpu_blocks import Plan, arrange, joined, outputs, rows, specs
 from ..mosaic import LANES, LOG2E, call
 from ..segments import segments
@@ -19,7 +19,7 @@ from .tpu_gates import CLOSED
 
 def unsupported(q, k, v, **_) -> str | None:
     """What does not run here, in words."""
-    return gla_unsupported(q, k, v, gv=None)
+    return tpu.unsupported_heads(q, k, v)
 
 
 OUTPUTS = ("B T H V", ("B H K V", "B H K", "B H"))
@@ -36,11 +36,8 @@ def run(q, k, v, i, f, *, scale, initial_state, segment_ids):
     (B, T, H, V), K, low = v.shape, q.shape[3], jnp.result_type(q, k, v)
     if not isinstance(scale, float | int) or scale <= 0:
         q, scale = q * scale, 1.0
-    q, k, v, g, i = (
-        *(x.astype(low) for x in (q, k, v)),
-        jax.nn.log_sigmoid(f.astype(jnp.float32)),
-        i.astype("float32"),
-    )
+    q, k, v = (x.astype(low) for x in (q, k, v))
+    g, i = jax.nn.log_sigmoid(f.astype(jnp.float32)), i.astype(jnp.float32)
     number = None
     if segment_ids is not None:
         number, valid = segments(segment_ids)

@@ -29,12 +29,8 @@ OUTPUTS = "B T H V"
 
 def unsupported(q, k, v, *, mask, **_) -> str | None:
     """What does not run here, in words."""
-    if reason := tpu.unsupported():
+    if reason := tpu.unsupported_heads(q, k, v):
         return reason
-    if not {x.dtype.name for x in (q, k, v)} <= {"float32", "bfloat16"}:
-        return "q, k and v must be float32 or bfloat16"
-    if max(q.shape[3], v.shape[3]) > 256:
-        return f"K and V may be at most 256, not {q.shape[3]} and {v.shape[3]}"
     if isinstance(mask, Blocks):
         return "there is no kernel for lists of blocks"
     far = farthest(mask, k.shape[1])

@@ -92,7 +92,7 @@ def forward_kernel(plan: Plan, *refs):
 
     def scores(start):
         at = slice(start, start + plan.tile)
-        q = (query[0, 0, at].astype(jnp.float32) * (LOG2E)).astype(query.dtype)
+        q = (query[0, 0, at].astype(jnp.float32) * LOG2E).astype(query.dtype)
         return dot(together(keys, start), q, (1, 1))
 
     def softmax(start, s):
