@@ -163,7 +163,7 @@ def flops(size: Size, backward: bool) -> int:
 def measure(op: str, size: Size, effort: Effort, bandwidth: float, rate: float) -> list[Row]:
     """All contestants, forward and with a backward pass."""
     call, few = OPS[op].call, size._replace(B=1, T=min(size.T, 512), H=min(size.H, 2))
-    impls = [i for i in dispatch.IMPLEMENTATIONS[call.__name__] if i not in ("reference", "pallas_tpu")]
+    impls = [i for i in dispatch.PLATFORMS["gpu"] if i in dispatch.IMPLEMENTATIONS[call.__name__]]
     contestants = {i: gpu_peers.of_jax(lambda x, i=i: call(**x, impl=i)[0]) for i in impls}
     contestants |= gpu_peers.contestants(op)
     sets, short = [inputs(op, size, seed) for seed in range(SETS)], inputs(op, few, SETS)

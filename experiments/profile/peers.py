@@ -3,8 +3,6 @@
 import jax
 import jax.numpy as jnp
 
-from .workloads import QKV, Workload
-
 
 def splash(window: int, q: jax.Array, k: jax.Array, v: jax.Array, **_) -> tuple[jax.Array]:
     """JAX's own splash attention with a local mask, in the blocks that take it the fewest cycles at 8,192 tokens.
@@ -25,9 +23,3 @@ def splash(window: int, q: jax.Array, k: jax.Array, v: jax.Array, **_) -> tuple[
         attend = splash_attention_kernel.make_splash_mha_single_device(masks, block_sizes=blocks)
     rows = zip(*(x.swapaxes(1, 2) for x in (q * K**-0.5, k, v)), strict=True)
     return (jnp.stack([jnp.asarray(attend(*row)) for row in rows]).swapaxes(1, 2),)
-
-
-PEERS: dict[str, Workload] = {
-    "window 1024 splash": Workload(lambda **arguments: splash(1024, **arguments), QKV),
-}
-"""By the name of the op that they stand beside."""

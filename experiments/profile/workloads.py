@@ -6,6 +6,7 @@ have to be copied first.
 
 import math
 from collections.abc import Callable, Mapping
+from functools import partial
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -14,6 +15,7 @@ import jax.numpy as jnp
 
 from ... import kernels
 from ...kernels.sparse_attention import Window
+from .peers import splash
 
 DIM = 512
 """Width of the model around the op."""
@@ -90,11 +92,9 @@ OPS: dict[str, Workload] = {
 """What ``subquad profile tpu`` knows; a new one is a line."""
 
 
-def find(name: str) -> Workload:
-    """An op of this library or of a peer."""
-    from .peers import PEERS  # which are made of this module's parts
-
-    return (OPS | PEERS)[name]
+PEERS = {"window 1024 splash": Workload(partial(splash, 1024), QKV)}
+"""The same of other libraries."""
+WORKLOADS = OPS | PEERS
 
 
 class Point(NamedTuple):
@@ -106,7 +106,7 @@ class Point(NamedTuple):
 
     def program(self) -> tuple[Callable, Any]:
         """The function to compile, and the shapes of its arguments: the input and the weights."""
-        call, arguments, parameters, _ = find(self.op)
+        call, arguments, parameters, _ = WORKLOADS[self.op]
         axes = {name: self.size.of(names) for name, (names, _) in arguments.items()}
         V, H, D = self.size.V, self.size.H, DIM
         shapes = {name: (D, math.prod(shape)) for name, shape in axes.items()} | {"out": (H * V, D)}
@@ -134,7 +134,7 @@ class Point(NamedTuple):
     def least_bytes(self) -> int:
         """Bytes of the op's arguments and outputs, each once a pass: what any implementation moves."""
         total = 0
-        for names, source in find(self.op).arguments.values():
+        for names, source in WORKLOADS[self.op].arguments.values():
             total += math.prod(self.size.of(names)) * SOURCES[source](jnp.zeros((1, 1))).dtype.itemsize
         out = self.size.H * self.size.V * 2
         tokens = self.size.B * self.size.T
@@ -142,7 +142,7 @@ class Point(NamedTuple):
 
     def least_vector(self) -> tuple[int, int]:
         """Registers of additions and multiplications, and of exponentials, that any implementation works through."""
-        axes, *passes = find(self.op).vector
+        axes, *passes = WORKLOADS[self.op].vector
         entries = self.size.B * self.size.T * math.prod(self.size.of(axes))
         additions, exponentials = passes[self.backward]
         return additions * entries // REGISTER, exponentials * entries // REGISTER
