@@ -10,7 +10,7 @@ from flax import nnx
 from subquad.archs import LM, preset
 from subquad.experiments.cli import parse
 from subquad.experiments.errors import UserError
-from subquad.experiments.profile import decode, drift, gpu, gpu_peers, length, memory, tpu
+from subquad.experiments.profile import decode, drift, gpu, length, memory, tpu
 from subquad.experiments.profile.schedule import count
 from subquad.experiments.profile.workloads import Point, Size
 
