@@ -1,7 +1,7 @@
 """Ops and training steps on a GPU, beside the card's limits and other libraries, in one run: ``subquad profile gpu``.
 
-A time is the median over rounds of many calls that queue up, over inputs that take turns, so that neither a launch nor a
-warm cache counts. Beside it stand the least time that the card, as measured, needs for the bytes or the products, and
+A time is the median over rounds of many calls that queue up, over inputs that take turns, so that neither a launch nor
+a warm cache counts. Beside it stand the least time that the card, as measured, needs for the bytes or the products, and
 the relative error against the definition in float64, on fewer tokens and heads. Each row is written as soon as it is
 there: a run that was stopped goes on where it was, and what does not run says why and stops nothing.
 
@@ -13,6 +13,8 @@ wheels that were fetched on one like it:
     bench/bin/pip install --no-index --find-links wheels 'subquad[lab,cuda]' jax-linear-attention
     bench/bin/pip install --no-index --find-links wheels flash-linear-attention torch
     bench/bin/subquad profile gpu
+
+The README's table is what ``subquad profile gpu --markdown`` makes of the newest record.
 """
 
 import os
@@ -61,7 +63,7 @@ def show(ops: Sequence[str] = (), tiny: bool = False, record: Path | None = None
     if not on_card and not tiny:
         console.print("there is no GPU: toy sizes on the CPU, whose times say nothing of a GPU")
     tiny = tiny or not on_card
-    host = described(device)
+    host = described()
     kept = Record(record or (where(host) if on_card and not tiny else None), host)
     limits = card(QUICK if tiny else FULL)
     kept.content |= limits._asdict()
@@ -93,15 +95,16 @@ def show(ops: Sequence[str] = (), tiny: bool = False, record: Path | None = None
         console.print(f"{kept.path}", highlight=False, soft_wrap=True)
 
 
-def described(device: jax.Device) -> dict[str, Any]:
+def described() -> dict[str, Any]:
     """What the figures are of: device, driver, versions and commit."""
+    device = jax.devices()[0]
     asked = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader", "--id=0"]
     try:
         driver = subprocess.run(asked, capture_output=True, text=True, check=True, timeout=30).stdout.strip()
     except (OSError, subprocess.SubprocessError):
         driver = ""
     return {
-        "device": device.device_kind, "device_platform": device.platform, "driver": driver,
+        "device": device.device_kind, "platform": device.platform, "driver": driver,
         "runtime": device.client.platform_version, "versions": versions() | peers.versions(), "git": git_revision(),
     }  # fmt: skip
 

@@ -2,17 +2,20 @@
 
 import multiprocessing
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 
 from .plan import Key, Plan, attempts
 from .record import Row
 
-PATIENCE = 300.0
-"""Seconds for one row, most of them to compile; the first row of a process gets twice as many."""
+PATIENCE, START = 300.0, 120.0
+"""Seconds for one row, most of them to compile, and more for the first of a process, which has to begin."""
 
 
-def isolated(plan: Plan, keys: Sequence[Key], patience: float = PATIENCE, work=None) -> Iterator[Row]:
+def isolated(
+    plan: Plan, keys: Sequence[Key], patience: float = PATIENCE, start: float = START, work: Callable | None = None
+) -> Iterator[Row]:
     """The rows of ``keys``, in their order, by one process after another.
 
     A process that dies, or says nothing for too long, costs the row that it was at; the next goes on behind it.
@@ -20,7 +23,8 @@ def isolated(plan: Plan, keys: Sequence[Key], patience: float = PATIENCE, work=N
     Args:
       plan: where the keys are from.
       keys: those wanted.
-      patience: seconds.
+      patience: seconds for a row.
+      start: seconds more for the first row of a process.
       work: what the process runs, for tests: ``(connection, plan, done)``.
     """
     everything, context = list(plan.rows()), multiprocessing.get_context("spawn")
@@ -32,10 +36,10 @@ def isolated(plan: Plan, keys: Sequence[Key], patience: float = PATIENCE, work=N
         process.start()
         there.close()
         try:
-            healthy, first = True, True
+            healthy, more = True, start
             while left and healthy:
-                row, healthy = _next(here, process, left[0], patience * (1 + first))
-                first = False
+                row, healthy = _next(here, process, left[0], patience, more)
+                more = 0.0
                 left.pop(0)
                 yield row
         finally:
@@ -43,9 +47,9 @@ def isolated(plan: Plan, keys: Sequence[Key], patience: float = PATIENCE, work=N
             process.join()
 
 
-def _next(here: Connection, process, key: Key, patience: float) -> tuple[Row, bool]:
+def _next(here: Connection, process: BaseProcess, key: Key, patience: float, more: float) -> tuple[Row, bool]:
     """What the process says next, or why it says nothing; and whether it can be asked again."""
-    if not here.poll(patience):
+    if not here.poll(patience + more):
         return Row(*key, reason=f"no answer in {patience:.0f} s"), False
     try:
         return here.recv()

@@ -31,6 +31,11 @@ def _rwkv7(call: Callable, x: Arrays) -> jax.Array:
     return call("rwkv7", x["q"], x["k"], x["v"], w=x["g"], a=x["a"], b=x["b"], lower_bound=-0.61)[0]
 
 
+def _mamba1(call: Callable, x: Arrays) -> jax.Array:
+    """Its kernel takes steps in the dtype of the inputs only."""
+    return call("mamba1", x["C"], x["B"], x["x"], dt=x["dt"].astype(x["x"].dtype), a=x["A"])[0]
+
+
 JLA: Mapping[str, Callable[[Callable, Arrays], jax.Array]] = {
     "gla none": lambda call, x: call("simple_gla", **x, g=jnp.zeros(x["q"].shape[:3]))[0],
     "gla scalar": of_kind("simple_gla", "g"),
@@ -40,7 +45,7 @@ JLA: Mapping[str, Callable[[Callable, Arrays], jax.Array]] = {
     "delta vector": of_kind("kda", "beta", "g"),
     "dplr": _rwkv7,
     "mlstm": _mlstm,
-    "selective_scan": lambda call, x: call("mamba1", x["C"], x["B"], x["x"], dt=x["dt"], a=x["A"])[0],
+    "selective_scan": _mamba1,
 }
 """What jax-linear-attention calls the ops."""
 JLA_KERNELS: Mapping[str, tuple[str, str, Callable[[Callable, Arrays], jax.Array]]] = {

@@ -4,12 +4,13 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache, partial
 from typing import NamedTuple
 
+from ..workloads import Size
 from . import peers, step
 from .measure import FULL, QUICK, Card, Contestant, Task, of_jax
 from .ops import OPS, SIZES, TINY
 from .record import Row, label
 
-Key = tuple[str, ...]
+Key = tuple[str, str, str, str]
 """Op, size, pass, and by whom: the first fields of a row."""
 PASSES = {"forward": False, "forward+backward": True}
 
@@ -26,7 +27,7 @@ class Plan(NamedTuple):
         """Each row by its key, measured when it is called."""
         effort, sizes = (QUICK, TINY) if self.tiny else (FULL, SIZES)
         task = lru_cache(maxsize=1)(lambda name, size: Task(name, OPS[name], size, effort, self.limits))
-        found = {}
+        found: dict[Key, Callable[[], Row]] = {}
         for name in self.names:
             if name in step.MODELS:
                 found |= step.rows(name, self.tiny, self.limits)
@@ -39,7 +40,7 @@ class Plan(NamedTuple):
         return found
 
 
-def _row(task: Callable, name: str, size, who: str, contestant: Contestant, passed: str) -> Row:
+def _row(task: Callable, name: str, size: Size, who: str, contestant: Contestant, passed: str) -> Row:
     return task(name, size).row(who, contestant, PASSES[passed])
 
 

@@ -47,9 +47,9 @@ class Row(NamedTuple):
     """Why there is no figure."""
 
     @property
-    def key(self) -> tuple[str, ...]:
+    def key(self) -> tuple[str, str, str, str]:
         """What it is a figure of."""
-        return self[:4]
+        return self.op, self.size, self.passed, self.by
 
     def line(self) -> str:
         """As it is printed when it is measured."""
@@ -81,7 +81,7 @@ class Record:
     """
 
     def __init__(self, path: Path | None, host: Mapping[str, Any]):
-        self.path, self.rows = path, dict[tuple[str, ...], Row]()
+        self.path, self.rows = path, dict[tuple[str, str, str, str], Row]()
         self.content = dict(host) | {"begun": datetime.now(UTC).isoformat(timespec="seconds"), "finished": False}
         if path is not None and path.exists():
             found = read(path)
@@ -124,6 +124,8 @@ def read(path: Path) -> dict[str, Any]:
 
 def where(host: Mapping[str, Any], folder: Path = FOLDER) -> Path:
     """The file of this run: one that was begun with the same device, versions and commit, or a new one."""
+    if not (folder.parents[1] / "pyproject.toml").exists():
+        folder = Path()  # installed from a wheel: there is no checkout to add to
     for path in reversed(_files(folder)):
         found = read(path)
         if not found["finished"] and all(found.get(name) == json.loads(json.dumps(host[name])) for name in SAME):
@@ -134,7 +136,7 @@ def where(host: Mapping[str, Any], folder: Path = FOLDER) -> Path:
 
 def _files(folder: Path) -> list[Path]:
     """The records of GPUs, oldest first."""
-    return sorted((path for path in folder.glob("gpu-*.json")), key=lambda path: read(path)["begun"])
+    return sorted(folder.glob("gpu-*.json"), key=lambda path: read(path)["begun"])
 
 
 def table(folder: Path = FOLDER) -> str:
@@ -143,7 +145,7 @@ def table(folder: Path = FOLDER) -> str:
     A cell has milliseconds of forward and backward, or thousands of tokens a second of a model's step; below an op's
     sizes stands how many times longer each takes than our kernel, in geometric mean over the sizes that both take.
     """
-    files = [path for path in _files(folder) if read(path)["device_platform"] == "gpu"]
+    files = [path for path in _files(folder) if read(path)["platform"] == "gpu"]
     if not files:
         return NONE
     found = read(files[-1])

@@ -63,17 +63,19 @@ TOYS: Mapping[str, Model] = {
 }
 
 
-def rows(name: str, tiny: bool, limits: Card) -> dict[tuple[str, ...], Callable[[], Row]]:
+def rows(name: str, tiny: bool, limits: Card) -> dict[tuple[str, str, str, str], Callable[[], Row]]:
     """The rows of a model, each measured when it is called."""
     model, size = (TOYS[name], TINY_SIZE) if tiny else (MODELS[name], FULL_SIZE)
-    by = {OURS: partial(ours, True), "xla": partial(ours, False)}
+    by: dict[str, Callable] = {OURS: partial(ours, True), "xla": partial(ours, False)}
     if all(map(util.find_spec, ("fla", "torch"))):
         by["fla"] = theirs
     keys = {who: (name, ",".join(map(str, size)), "step", who) for who in by}
     return {keys[who]: partial(_row, keys[who], run, model, size, tiny, limits) for who, run in by.items()}
 
 
-def _row(key: tuple[str, ...], run: Callable, model: Model, size: tuple[int, int], tiny: bool, limits: Card) -> Row:
+def _row(
+    key: tuple[str, str, str, str], run: Callable, model: Model, size: tuple[int, int], tiny: bool, limits: Card
+) -> Row:
     seconds, note = run(model, size, QUICK if tiny else FULL)
     tokens, device_kind = math.prod(size), jax.devices()[0].device_kind
     products = 3 * model.config.flops_per_token(size[1]) * tokens
