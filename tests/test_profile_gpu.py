@@ -32,6 +32,7 @@ def test_rows_are_kept_and_not_measured_again(tmp_path, capsys, monkeypatch):
     measured = [row for row in found["rows"] if row["by"] == "xla"]
     assert [row["passed"] for row in measured] == ["forward", "forward+backward"]
     for row in measured:
+        assert row["reason"] == ""
         assert row["milliseconds"] > 0
         assert 0 < row["error"] < 1e-2, row
 
@@ -69,7 +70,7 @@ def test_a_contestant_that_errs_is_seen_and_one_that_fails_stops_nothing(monkeyp
 
 
 def answers(there, asked, done):
-    """A worker: it answers once, then the second row kills its process and the fourth says nothing."""
+    """A worker: the second row ends its process, and at the fourth it says nothing."""
     for number, key in enumerate(asked.rows()):
         if key in done:
             continue
@@ -81,12 +82,12 @@ def answers(there, asked, done):
 
 
 def test_a_process_that_dies_or_hangs_costs_its_row_alone():
-    asked = Plan(("gla scalar", "delta none"), True, LIMITS)
+    asked = Plan(("gla scalar",), True, LIMITS)
     keys = list(asked.rows())
-    rows = list(isolate.isolated(asked, keys, patience=20.0, start=20.0, work=answers))
+    rows = list(isolate.isolated(asked, keys, patience=2.0, start=60.0, work=answers))
     assert [row.key for row in rows] == keys
-    assert [row.milliseconds for row in rows] == [0, None, 2, None, *range(4, len(keys))]
-    assert [row.reason for row in rows[1:4:2]] == ["its process ended with 7", "no answer in 20 s"]
+    assert [row.milliseconds for row in rows] == [0, None, 2, None]
+    assert [row.reason for row in rows[1:4:2]] == ["its process ended with 7", "no answer in 2 s"]
 
 
 @pytest.mark.parametrize("name", ops.OPS)

@@ -39,7 +39,7 @@ class Card(NamedTuple):
     bandwidth: float
     rate: float
 
-    def floor(self, moved: float, products: float) -> float:
+    def floor(self, moved: int, products: int) -> float:
         """Milliseconds for so many bytes or so many operations, whichever take longer."""
         return 1e3 * max(moved / self.bandwidth, products / self.rate)
 

@@ -129,13 +129,14 @@ def cotangent(op: Op, x: dict[str, jax.Array], seed: int) -> jax.Array:
     return jax.random.normal(jax.random.key(100 * seed + 99), y.shape).astype(y.dtype)
 
 
-def least(op: Op, size: Size, x: dict[str, jax.Array], dy: jax.Array, backward: bool) -> tuple[int, float]:
+def least(op: Op, size: Size, x: Mapping[str, Any], dy: Any, backward: bool) -> tuple[int, int]:
     """Bytes of the arguments and the results, each once a pass, and operations: what nothing can do without.
 
-    A backward pass reads the arguments again and writes as much; its products are twice those of the forward pass.
+    Of arrays or of their shapes. A backward pass reads the arguments again and writes as much; its products are twice
+    those of the forward pass.
     """
-    given, made = sum(a.nbytes for a in x.values()), dy.nbytes
-    products = size.B * size.T * size.H * op.work(size)
+    given, made = (sum(a.size * a.dtype.itemsize for a in arrays) for arrays in (x.values(), [dy]))
+    products = int(size.B * size.T * size.H * op.work(size))
     return (3 * given + 2 * made, 3 * products) if backward else (given + made, products)
 
 

@@ -12,7 +12,9 @@ from ...errors import UserError
 from ...rundir import write_json
 from ..workloads import Size
 
-FOLDER = Path(__file__).parents[2] / "records"
+_CHECKOUT = Path(__file__).parents[3]
+FOLDER = _CHECKOUT / "experiments" / "records" if (_CHECKOUT / "pyproject.toml").exists() else Path()
+"""Where records are kept: with the code, or, where that was installed from a wheel, in the working directory."""
 NONE = (
     "No GPU has been measured yet: the GPU kernels were interpreted on a CPU and lowered for an H100, and never ran on "
     "a card. `subquad profile gpu` measures one."
@@ -124,8 +126,6 @@ def read(path: Path) -> dict[str, Any]:
 
 def where(host: Mapping[str, Any], folder: Path = FOLDER) -> Path:
     """The file of this run: one that was begun with the same device, versions and commit, or a new one."""
-    if not (folder.parents[1] / "pyproject.toml").exists():
-        folder = Path()  # installed from a wheel: there is no checkout to add to
     for path in reversed(_files(folder)):
         found = read(path)
         if not found["finished"] and all(found.get(name) == json.loads(json.dumps(host[name])) for name in SAME):

@@ -78,7 +78,7 @@ def _row(
 ) -> Row:
     seconds, note = run(model, size, QUICK if tiny else FULL)
     tokens, device_kind = math.prod(size), jax.devices()[0].device_kind
-    products = 3 * model.config.flops_per_token(size[1]) * tokens
+    products = int(3 * model.config.flops_per_token(size[1]) * tokens)
     peak = PEAK_FLOPS.get(device_kind)
     used = products / seconds / peak if peak else None
     return Row(*key, 1e3 * seconds, limits.floor(0, products), None, tokens / seconds, used, note)
