@@ -14,6 +14,8 @@ wheels that were fetched on one like it:
     bench/bin/pip install --no-index --find-links wheels flash-linear-attention torch
     bench/bin/subquad profile gpu
 
+With ``--ops`` and one ``--record`` the whole can be measured a few ops at a time, in the order that matters.
+
 The README's table is what ``subquad profile gpu --markdown`` makes of the newest record.
 """
 
