@@ -12,6 +12,7 @@ import pytest
 from subquad import kernels
 from subquad.kernels import dispatch, gpu
 from subquad.kernels.cases import Case
+from subquad.kernels.delta_rule import cases as delta
 from subquad.kernels.gla.cases import inputs
 from test_ops import CASES, call, check, definition, draw, everything
 
@@ -23,8 +24,20 @@ INTERPRETED = {
         BFLOAT16("packed", inputs(1, 99, 2, 1, 64, 128, rank="BTH", gate="half strong", ids=IDS)),
         BFLOAT16("wide keys", inputs(1, 70, 1, 1, 128, 40, rank="H")),
         BFLOAT16("strong gates", inputs(1, 5, 1, 1, 64, 64, rank="BTH", gate="strong", bonus=True)),
-    )
+    ),
+    "delta_rule": (
+        BFLOAT16("packed", delta.inputs(1, 99, 2, 1, 64, 128, rank="BTH", gate="half strong", ids=IDS)),
+        BFLOAT16("wide keys", delta.inputs(1, 70, 1, 1, 128, 40)),
+        BFLOAT16("strong gates", delta.inputs(1, 5, 1, 1, 64, 64, rank="BTH", gate="strong")),
+        BFLOAT16("pair and erase key", delta.inputs(1, 5, 2, 1, 64, 64, rank="BTH", erase=1, erase_key=2)),
+    ),
 }
+LOWERED = [
+    pytest.param(op, rank, K, V, marks=[] if (K, V) in few else [pytest.mark.exhaustive])
+    for op, rank, few in (("gla", "BTH", [(64, 128), (256, 256)]), ("delta_rule", "BTH", [(64, 128), (256, 256)]))
+    for K in (64, 128, 256)
+    for V in (64, 128, 256)
+]
 OPS_WITH_KERNELS = [op for op, impls in dispatch.IMPLEMENTATIONS.items() if "pallas_gpu" in impls]
 ON_A_GPU = jax.default_backend() == "gpu"
 H100 = "NVIDIA H100 80GB HBM3"
@@ -57,11 +70,10 @@ def test_kernel_agrees_with_the_definition(op, case):
     check(op, "pallas_gpu", case, found, definition(op, case, given, cotangents))
 
 
-@pytest.mark.parametrize("op", OPS_WITH_KERNELS)
-@pytest.mark.parametrize(("K", "V"), [(64, 128), (256, 256)])
-def test_kernels_lower_for_an_h100_that_is_elsewhere(op, K, V):
+@pytest.mark.parametrize(("op", "rank", "K", "V"), LOWERED)
+def test_kernels_lower_for_an_h100_that_is_elsewhere(op, rank, K, V):
     """Layouts that the card lacks, and blocks that exceed its shared memory, fail here as they would there."""
-    case = Case("", inputs(2, 256, 2, 1, K, V, rank="BTH"), dtype="bfloat16")
+    case = Case("", dispatch.load(op, "cases").inputs(2, 256, 2, 1, K, V, rank=rank), dtype="bfloat16")
     given, cotangents = draw(op, case, seed=0)
     with elsewhere(H100):
         traced = jax.jit(everything(op, "pallas_gpu", case)).trace(given, cotangents)

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from .. import gpu
+from ..decay_gpu import sums
 from ..mosaic_gpu import TILE
 from . import arguments, gpu_scalar
 from .arguments import OUTPUTS, axes
@@ -47,19 +48,19 @@ def _padded(q, k, v, g, scale: float, state, number):
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _passes(scale, q, k, v, g, first, border):
-    return tuple(gpu_scalar.forward(scale, False, q, k, v, gpu_scalar.sums(g, border), first))
+    return tuple(gpu_scalar.forward(scale, False, q, k, v, sums(g, border), first))
 
 
 def _forward(scale, q, k, v, g, first, border):
-    sums = gpu_scalar.sums(g, border)
-    y, last, kept = gpu_scalar.forward(scale, True, q, k, v, sums, first)
-    return (y, last), (q, k, v, kept, sums)
+    upto = sums(g, border)
+    y, last, kept = gpu_scalar.forward(scale, True, q, k, v, upto, first)
+    return (y, last), (q, k, v, kept, upto)
 
 
 def _backward(scale, residuals, cotangents):
-    q, k, v, kept, sums = residuals
+    q, k, v, kept, upto = residuals
     dy, dlast = cotangents
-    dq, dk, dv, dg, dfirst = gpu_scalar.backward(scale, q, k, v, dy, kept, sums, dlast)
+    dq, dk, dv, dg, dfirst = gpu_scalar.backward(scale, q, k, v, dy, kept, upto, dlast)
 
     def joined(dx, x):
         """The sum over the value heads that share a key head."""

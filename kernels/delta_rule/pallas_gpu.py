@@ -1,0 +1,40 @@
+"""The delta rule on Hopper GPUs: what it erases and writes, for ``wy_gpu``."""
+
+import jax.numpy as jnp
+
+from .. import gpu, wy_gpu
+from ..heads import repeat_heads
+from ..segments import segments
+from .arguments import OUTPUTS, axes
+
+__all__ = ["OUTPUTS", "axes", "run", "unsupported"]
+
+
+def unsupported(q, k, v, g, *, read, **_) -> str | None:
+    """What does not run here, in words."""
+    if reason := gpu.unsupported():
+        return reason
+    if {x.dtype.name for x in (q, k, v)} != {"bfloat16"}:
+        return "q, k and v must be bfloat16"
+    if max(q.shape[3], v.shape[3]) > 256:
+        return f"K and V may be at most 256, not {q.shape[3]} and {v.shape[3]}"
+    if g is not None and g.ndim == 4:
+        return "there is no kernel for a gate of every key channel"
+    return "there is no kernel for a read before the decay" if read == "undecayed" else None
+
+
+def run(q, k, v, beta, g, *, erase_key, scale, initial_state, segment_ids, **_):
+    """See ``delta_rule``."""
+    (B, T, H, _), low = v.shape, v.dtype
+    e, w = beta if isinstance(beta, tuple) else (beta[..., None], beta[..., None])
+    wide = lambda x: repeat_heads(x, H).astype(jnp.float32)  # noqa: E731
+    a = (wide(e) * wide(k if erase_key is None else erase_key)).astype(low)
+    v = (wide(w) * wide(v)).astype(low)
+    g = jnp.zeros((B, T, H), jnp.float32) if g is None else g.astype(jnp.float32)
+    if not isinstance(scale, float | int):
+        q, scale = (q * scale).astype(low), 1.0
+    number = None
+    if segment_ids is not None:
+        number, valid = segments(segment_ids)
+        q, k, v, a, g = (jnp.where(valid.reshape(B, T, *[1] * (x.ndim - 2)), x, 0) for x in (q, k, v, a, g))
+    return wy_gpu.run(q, k, v, a, g, float(scale), initial_state, number)
