@@ -23,7 +23,6 @@ from .mosaic_gpu import (
     by_row,
     call,
     column,
-    finished,
     load,
     part,
     product,
@@ -33,8 +32,6 @@ from .mosaic_gpu import (
     sent,
     shared,
     transposed,
-    zero_column,
-    zeros,
 )  # fmt: skip
 
 Arrays = dict[str, jax.Array]
@@ -184,41 +181,3 @@ def backward(scale: float, x: Arrays, dy: jax.Array, dlast: jax.Array) -> list[j
         grid={"batch": B, "head": H, "column": V // TILE}, outputs=outputs,
         scratch=[shared(K, TILE), shared(TILE, TILE), shared(TILE, TILE)],
     )(*x.values(), dlast)  # fmt: skip
-
-
-def weight_cotangents(u, dv, dy) -> tuple[jax.Array, jax.Array]:
-    """Those of P and of what X is the inverse of, ``[64, 64]``, within a kernel of a chunk."""
-    b, h, n = (lax.axis_index(name) for name in ("batch", "head", "chunk"))
-    tile = block((TILE, TILE), lambda m: (n, m))
-
-    def step(_, u, dv, dy, carry):
-        dP, dA = carry
-        found = dP + product(dy, transposed(u)), dA - product(dv, transposed(u))
-        finished()
-        return found
-
-    refs = [ref.at[b, :, h] for ref in (u, dv, dy)]
-    return scan(step, u.shape[3] // TILE, 1, [tile] * 3, refs, (zeros(), zeros()))
-
-
-def factor_cotangents(u, dv, dy, states, dstates) -> tuple[jax.Array, ...]:
-    """Those of ``enter q``, ``enter a``, ``leave k`` and ``through``, of 64 channels, within a kernel of a chunk.
-
-    The states are those that enter and the cotangents of those that leave, ``[B, H, N, K, V]``. The sums over V are
-    taken tile by tile, whose next is fetched by another block's leave: two fit a multiprocessor.
-    """
-    b, h, n, c = (lax.axis_index(name) for name in ("batch", "head", "chunk", "column"))
-    tile, state = block((TILE, TILE), lambda m: (n, m)), block((TILE, TILE), lambda m: (c, m))
-
-    def step(_, u, dv, dy, S, dS, carry):
-        dq, da, dk, passing = carry
-        dq += product(dy, transposed(S))
-        da -= product(dv, transposed(S))
-        dk += product(u, transposed(dS))
-        passing += jnp.sum(load(S) * load(dS), 1)
-        finished()
-        return dq, da, dk, passing
-
-    refs = [*(ref.at[b, :, h] for ref in (u, dv, dy)), *(ref.at[b, h, n] for ref in (states, dstates))]
-    init = zeros(), zeros(), zeros(), zero_column()
-    return scan(step, u.shape[3] // TILE, 1, [tile] * 3 + [state] * 2, refs, init)

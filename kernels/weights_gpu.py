@@ -11,12 +11,11 @@ import functools
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 
+from .chunk_gpu import axis, factor_cotangents, of_chunk, weight_cotangents
 from .decay_gpu import enter_decays, gate_gradients, leave_decays, through_decay, within_decays
 from .mosaic_gpu import (
     TILE,
-    block,
     by_row,
     call,
     indices,
@@ -24,32 +23,16 @@ from .mosaic_gpu import (
     part,
     product,
     put,
-    scan,
     send,
     sent,
     shared,
     transposed,
 )  # fmt: skip
-from .states_gpu import factor_cotangents, weight_cotangents
 from .triangular_gpu import inverse
 
 
-def _of_chunk(step, refs: list, sums, *, width: int, column) -> None:
-    """``step`` once, with this block's chunk of q, k, a and the sums."""
-    b, h, n = (lax.axis_index(name) for name in ("batch", "head", "chunk"))
-    tokens, H = block((TILE, width), lambda _: (n, column)), sums.shape[1]
-    blocks = [*[tokens] * len(refs), block((None, 2, TILE), lambda _: (n, 0, 0), factor=False)]
-    cut = [*(ref.at[b, :, h // (H // ref.shape[2])] for ref in refs), sums.at[b, h]]
-
-    def once(_, *refs):
-        step(*refs[:-1])
-        return refs[-1]
-
-    scan(once, 1, 1, blocks, cut, jnp.int32(0))
-
-
 def _forward_kernel(scale: float, q, k, a, sums, P, X, out, left, right) -> None:
-    b, h, n = (lax.axis_index(name) for name in ("batch", "head", "chunk"))
+    b, h, n = axis("batch"), axis("head"), axis("chunk")
 
     def step(q, k, a, sums):
         decay = within_decays(sums, rows_later=True, log_scale=0.0)
@@ -58,7 +41,7 @@ def _forward_kernel(scale: float, q, k, a, sums, P, X, out, left, right) -> None
         put(left, inverse(jnp.where(r > c, product(a, transposed(k)) * decay, 0.0), left, right))
         send((out, P.at[b, h, n]), (left, X.at[b, h, n]))
 
-    _of_chunk(step, [q, k, a], sums, width=q.shape[3], column=0)
+    of_chunk(step, [q, k, a], [sums], sums.shape[1], width=q.shape[3], column=0)
     sent(everywhere=True)
 
 
@@ -73,11 +56,11 @@ def forward(scale: float, q, k, a, sums) -> list[jax.Array]:
 
 def _backward_kernel(scale: float, q, k, a, sums, u, dv, dy, states, dstates, *refs) -> None:
     dq_out, dk_out, da_out, pieces, of_p, of_a, dq_low, dk_low, da_low, piece = refs
-    b, h, n, c = (lax.axis_index(name) for name in ("batch", "head", "chunk", "column"))
+    b, h, n, c = axis("batch"), axis("head"), axis("chunk"), axis("column")
 
     def step(q, k, a, sums):
-        dP, dA = weight_cotangents(u, dv, dy)
-        dread, dheld, dwrite, passing = factor_cotangents(u, dv, dy, states, dstates)
+        dP, dA = weight_cotangents(u, dv, dy, erases=True)
+        (dread, dwrite, dheld), passing = factor_cotangents(u, dv, dy, states, dstates, erases=True)
         decay = within_decays(sums, rows_later=True, log_scale=0.0)
         r, i = indices()
         dP, dA = dP * decay * scale, jnp.where(r > i, dA * decay, 0.0)
@@ -98,17 +81,22 @@ def _backward_kernel(scale: float, q, k, a, sums, u, dv, dy, states, dstates, *r
         key = lambda ref: ref.at[b, part(n), h, part(c)]  # noqa: E731
         send((dq_low, key(dq_out)), (dk_low, key(dk_out)), (da_low, key(da_out)), (piece, pieces.at[b, h, c, n]))
 
-    _of_chunk(step, [q, k, a], sums, width=TILE, column=c)
+    of_chunk(step, [q, k, a], [sums], sums.shape[1], width=TILE, column=c)
     sent(everywhere=True)
 
 
-def backward(scale: float, q, k, a, sums, u, dv, dy, states, dstates) -> tuple[jax.Array, ...]:
-    """The gradients of q, k and a for each value head, and of the natural-log gates ``[B, T, H]``."""
+def backward(scale: float, q, k, a, gates: tuple, walked: tuple) -> tuple[jax.Array, ...]:
+    """The gradients of q, k and a for each value head, and of the natural-log gates ``[B, T, H]``.
+
+    ``gates`` holds the sums; ``walked`` are u, the cotangents of v and y, the states that enter and the cotangents of
+    those that leave.
+    """
+    (sums,) = gates
     (B, T, H, K), N = a.shape, sums.shape[2]
     *found, pieces = call(
         functools.partial(_backward_kernel, scale), "weights_backward",
         grid={"batch": B, "head": H, "chunk": N, "column": K // TILE},
         outputs=[*[(a.shape, a.dtype)] * 3, ((B, H, K // TILE, N, 4, TILE), jnp.float32)],
         scratch=[*[shared(TILE, TILE)] * 5, shared(4, TILE, dtype=jnp.float32)],
-    )(q, k, a, sums, u, dv, dy, states, dstates)  # fmt: skip
+    )(q, k, a, sums, *walked)  # fmt: skip
     return *found, gate_gradients(pieces.sum(2)).reshape(B, H, T).swapaxes(1, 2)

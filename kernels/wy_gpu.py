@@ -1,6 +1,8 @@
-"""The delta rule and gla on Hopper GPUs, from what is made for all chunks at once and the walk over them.
+"""The delta rule and gla on Hopper GPUs: what is made for all chunks at once, and then a walk over the states.
 
-S_t = decayed S_{t-1} + k_t u_t^T        u_t = v_t - (decayed S_{t-1})^T a_t        y_t = scale S_t^T q_t
+    S_t = decayed S_{t-1} + k_t u_t^T        u_t = v_t - (decayed S_{t-1})^T a_t        y_t = scale S_t^T q_t
+
+Without a, u is v.
 """
 
 from functools import partial
@@ -8,7 +10,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 
-from . import states_gpu, weights_gpu
+from . import states_gpu, vector_weights_gpu, weights_gpu
 from .decay_gpu import sums
 from .mosaic_gpu import TILE
 
@@ -16,16 +18,20 @@ from .mosaic_gpu import TILE
 def run(q, k, v, a, g, scale: float, state, number):
     """``y`` and the last state of bfloat16 arrays ``[B, T, heads, width]``; pads them to whole chunks and tiles.
 
-    ``g`` are natural-log gates ``[B, T, H]``; ``number`` counts the segments, or is None. Padding tokens are zeros.
+    ``g`` are natural-log gates ``[B, T, H]`` or ``[B, T, H, K]``; ``number`` counts the segments, or is None. Padding
+    tokens are zeros. ``a`` may be None if the gates are of channels.
     """
     (T, K), V, late = (q.shape[1], q.shape[3]), v.shape[3], (0, -q.shape[1] % TILE)
-    pad = lambda x: jnp.pad(x, ((0, 0), late, (0, 0), (0, -x.shape[3] % TILE)))  # noqa: E731
+
+    def pad(x):
+        return jnp.pad(x, [(0, 0), late, (0, 0), *([(0, -x.shape[3] % TILE)] if x.ndim == 4 else [])])
+
     border = None
     if number is not None:
         border = jnp.pad(jnp.diff(number, axis=1, prepend=0) > 0, ((0, 0), late))
     state = jnp.pad(state, ((0, 0), (0, 0), (0, -K % TILE), (0, -V % TILE)))
-    g = jnp.pad(g, ((0, 0), late, (0, 0)))
-    y, last = _passes(scale, pad(q), pad(k), pad(v), pad(a), g, state, border)
+    q, k, v, a, g = jax.tree.map(pad, (q, k, v, a, g))
+    y, last = _passes(scale, q, k, v, a, g, state, border)
     return y[:, :T, :, :V], last[:, :, :K, :V]
 
 
@@ -35,11 +41,16 @@ def _passes(scale, q, k, v, a, g, first, border):
 
 
 def _walk(scale, keep, q, k, v, a, g, first, border):
-    upto = sums(g, border)
-    P, X = weights_gpu.forward(scale, q, k, a, upto)
-    x = {"q": q, "k": k, "v": v, "a": a, "P": P, "X": X, "sums": upto}
+    if g.ndim == 4:
+        high, low, through = vector_weights_gpu.halves(g, border)
+        gates = high, low
+        x = {"v": v, "through": through} | vector_weights_gpu.forward(scale, q, k, a, high, low)
+    else:
+        gates = upto = sums(g, border)
+        P, X = weights_gpu.forward(scale, q, k, a, upto)
+        x = {"q": q, "k": k, "v": v, "a": a, "P": P, "X": X, "sums": upto}
     y, last, *kept = states_gpu.forward(scale, keep, x, first)
-    return (y, last), (x, *kept)
+    return (y, last), (q, k, a, gates, x, *kept)
 
 
 def _forward(scale, *arguments):
@@ -47,11 +58,12 @@ def _forward(scale, *arguments):
 
 
 def _backward(scale, residuals, cotangents):
-    x, states, u = residuals
-    dy, dlast = cotangents
-    q, k, a, upto = (x[name] for name in ("q", "k", "a", "sums"))
+    q, k, a, gates, x, states, *u = residuals
+    u, (dy, dlast) = u[0] if u else x["v"], cotangents
     dv, dstates, dfirst = states_gpu.backward(scale, x, dy, dlast)
-    dq, dk, da, dg = weights_gpu.backward(scale, q, k, a, upto, u, dv, dy, states, dstates)
+    module = vector_weights_gpu if "through" in x else weights_gpu
+    gates = (*gates, x["through"]) if "through" in x else (gates,)
+    dq, dk, da, dg = module.backward(scale, q, k, a, gates, (u, dv, dy, states, dstates))
     return joined(dq, q), joined(dk, k), dv, da, dg, dfirst, None
 
 

@@ -10,7 +10,7 @@ from .arguments import OUTPUTS, axes
 __all__ = ["OUTPUTS", "axes", "run", "unsupported"]
 
 
-def unsupported(q, k, v, g, *, read, **_) -> str | None:
+def unsupported(q, k, v, *, read, **_) -> str | None:
     """What does not run here, in words."""
     if reason := gpu.unsupported():
         return reason
@@ -18,8 +18,6 @@ def unsupported(q, k, v, g, *, read, **_) -> str | None:
         return "q, k and v must be bfloat16"
     if max(q.shape[3], v.shape[3]) > 256:
         return f"K and V may be at most 256, not {q.shape[3]} and {v.shape[3]}"
-    if g is not None and g.ndim == 4:
-        return "there is no kernel for a gate of every key channel"
     return "there is no kernel for a read before the decay" if read == "undecayed" else None
 
 
@@ -30,7 +28,8 @@ def run(q, k, v, beta, g, *, erase_key, scale, initial_state, segment_ids, **_):
     wide = lambda x: repeat_heads(x, H).astype(jnp.float32)  # noqa: E731
     a = (wide(e) * wide(k if erase_key is None else erase_key)).astype(low)
     v = (wide(w) * wide(v)).astype(low)
-    g = jnp.zeros((B, T, H), jnp.float32) if g is None else g.astype(jnp.float32)
+    g = jnp.zeros((B, T, H)) if g is None else repeat_heads(g, H)
+    g = g.astype(jnp.float32)
     if not isinstance(scale, float | int):
         q, scale = (q * scale).astype(low), 1.0
     number = None

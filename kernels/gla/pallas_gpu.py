@@ -5,7 +5,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 
-from .. import gpu
+from .. import gpu, wy_gpu
 from ..decay_gpu import sums
 from ..mosaic_gpu import TILE
 from . import arguments, gpu_scalar
@@ -14,7 +14,7 @@ from .arguments import OUTPUTS, axes
 __all__ = ["OUTPUTS", "axes", "run", "unsupported"]
 
 
-def unsupported(q, k, v, g, *, gv, **_) -> str | None:
+def unsupported(q, k, v, *, gv, **_) -> str | None:
     """What does not run here, in words."""
     if reason := gpu.unsupported():
         return reason
@@ -22,8 +22,6 @@ def unsupported(q, k, v, g, *, gv, **_) -> str | None:
         return "q, k and v must be bfloat16"
     if max(q.shape[3], v.shape[3]) > 256:
         return f"K and V may be at most 256, not {q.shape[3]} and {v.shape[3]}"
-    if g is not None and g.ndim == 4:
-        return "there is no kernel for a gate of every key channel"
     return "there is no kernel for a decay of the value axis" if gv is not None else None
 
 
@@ -34,6 +32,8 @@ def run(q, k, v, g, **rest):
 
 def _padded(q, k, v, g, scale: float, state, number):
     """Whole chunks and whole tiles. ``number`` counts the segments, or is None."""
+    if g.ndim == 4:
+        return wy_gpu.run(q, k, v, None, g, scale, state, number)
     (T, K), V = (q.shape[1], q.shape[3]), v.shape[3]
     pad = lambda x, n: jnp.pad(x, ((0, 0), (0, -T % TILE), (0, 0), (0, n)))  # noqa: E731
     q, k, v = pad(q, -K % TILE), pad(k, -K % TILE), pad(v, -V % TILE)
@@ -62,13 +62,7 @@ def _backward(scale, residuals, cotangents):
     dy, dlast = cotangents
     dq, dk, dv, dg, dfirst = gpu_scalar.backward(scale, q, k, v, dy, kept, upto, dlast)
 
-    def joined(dx, x):
-        """The sum over the value heads that share a key head."""
-        if dx.shape == x.shape:
-            return dx
-        return dx.reshape(*x.shape[:3], -1, x.shape[3]).astype(jnp.float32).sum(3).astype(x.dtype)
-
-    return joined(dq, q), joined(dk, k), dv.astype(v.dtype), dg, dfirst, None
+    return wy_gpu.joined(dq, q), wy_gpu.joined(dk, k), dv.astype(v.dtype), dg, dfirst, None
 
 
 _passes.defvjp(_forward, _backward)
