@@ -79,8 +79,7 @@ def _forward_kernel(scale: float, erases: bool, *refs) -> None:
     a, refs = refs[:erases], refs[erases:]
     H, K = high.shape[2:]
     P, q_out, k_out, *refs = refs
-    (X, a_out), refs = (refs[:2], refs[2:]) if erases else (((), ()), refs)
-    matrix, q_low, k_low, *a_low = refs
+    erasing, (matrix, q_low, k_low, *a_low) = refs[: 2 * erases], refs[2 * erases :]
     b, h, n = axis("batch"), axis("head"), axis("chunk")
     i, j = indices()
 
@@ -104,7 +103,7 @@ def _forward_kernel(scale: float, erases: bool, *refs) -> None:
         for ref, x in zip(a_low, a, strict=True):
             put(ref, load(x) * enter)
         put(k_low, load(k) * decays(j > i))
-        outputs = [(q_low, q_out), (k_low, k_out), *([(a_low[0], a_out)] if erases else [])]
+        outputs = [(q_low, q_out), (k_low, k_out), *zip(a_low, erasing[1:], strict=True)]
         send(*((ref, out.at[b, part(n), h, part(m)]) for ref, out in outputs))
         return weights
 
@@ -115,7 +114,7 @@ def _forward_kernel(scale: float, erases: bool, *refs) -> None:
     put(q_low, weights[0] * scale)
     if erases:
         put(k_low, inverse(weights[1], k_low, a_low[0]))
-    send((q_low, P.at[b, h, n]), *([(k_low, X.at[b, h, n])] if erases else []))
+    send((q_low, P.at[b, h, n]), *((k_low, X.at[b, h, n]) for X in erasing[:1]))
     sent(everywhere=True)
 
 

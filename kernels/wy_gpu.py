@@ -5,21 +5,33 @@
 Without a, u is v.
 """
 
+from collections.abc import Callable
 from functools import partial
 
 import jax
 import jax.numpy as jnp
 
-from . import states_gpu, vector_weights_gpu, weights_gpu
+from . import gpu, states_gpu, vector_weights_gpu, weights_gpu
 from .decay_gpu import sums
 from .mosaic_gpu import TILE
 
 
-def run(q, k, v, a, g, scale: float, state, number):
+def unsupported(q, k, v) -> str | None:
+    """Why no GPU kernel runs here, or not on arrays like these, in words."""
+    if reason := gpu.unsupported():
+        return reason
+    if {x.dtype.name for x in (q, k, v)} != {"bfloat16"}:
+        return "q, k and v must be bfloat16"
+    if max(q.shape[3], v.shape[3]) > 256:
+        return f"K and V may be at most 256, not {q.shape[3]} and {v.shape[3]}"
+    return None
+
+
+def run(q, k, v, a, g, scale: float, state, number, *, passes: Callable | None = None):
     """``y`` and the last state of bfloat16 arrays ``[B, T, heads, width]``; pads them to whole chunks and tiles.
 
     ``g`` are natural-log gates ``[B, T, H]`` or ``[B, T, H, K]``; ``number`` counts the segments, or is None. Padding
-    tokens are zeros. ``a`` may be None if the gates are of channels.
+    tokens are zeros. ``a`` may be None if the gates are of channels. ``passes`` may take the place of the walk here.
     """
     (T, K), V, late = (q.shape[1], q.shape[3]), v.shape[3], (0, -q.shape[1] % TILE)
 
@@ -31,7 +43,7 @@ def run(q, k, v, a, g, scale: float, state, number):
         border = jnp.pad(jnp.diff(number, axis=1, prepend=0) > 0, ((0, 0), late))
     state = jnp.pad(state, ((0, 0), (0, 0), (0, -K % TILE), (0, -V % TILE)))
     q, k, v, a, g = jax.tree.map(pad, (q, k, v, a, g))
-    y, last = _passes(scale, q, k, v, a, g, state, border)
+    y, last = (passes or _passes)(scale, q, k, v, a, g, state, border)
     return y[:, :T, :, :V], last[:, :, :K, :V]
 
 
@@ -64,13 +76,13 @@ def _backward(scale, residuals, cotangents):
     module = vector_weights_gpu if "through" in x else weights_gpu
     gates = (*gates, x["through"]) if "through" in x else (gates,)
     dq, dk, da, dg = module.backward(scale, q, k, a, gates, (u, dv, dy, states, dstates))
-    return joined(dq, q), joined(dk, k), dv, da, dg, dfirst, None
+    return joined(q, dq), joined(k, dk), dv, da, dg, dfirst, None
 
 
 _passes.defvjp(_forward, _backward)
 
 
-def joined(dx: jax.Array, x: jax.Array) -> jax.Array:
+def joined(x: jax.Array, dx) -> jax.Array:
     """The sum over the value heads that share a key head."""
     if dx.shape == x.shape:
         return dx

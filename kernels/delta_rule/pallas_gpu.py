@@ -2,7 +2,7 @@
 
 import jax.numpy as jnp
 
-from .. import gpu, wy_gpu
+from .. import wy_gpu
 from ..heads import repeat_heads
 from ..segments import segments
 from .arguments import OUTPUTS, axes
@@ -12,12 +12,8 @@ __all__ = ["OUTPUTS", "axes", "run", "unsupported"]
 
 def unsupported(q, k, v, *, read, **_) -> str | None:
     """What does not run here, in words."""
-    if reason := gpu.unsupported():
+    if reason := wy_gpu.unsupported(q, k, v):
         return reason
-    if {x.dtype.name for x in (q, k, v)} != {"bfloat16"}:
-        return "q, k and v must be bfloat16"
-    if max(q.shape[3], v.shape[3]) > 256:
-        return f"K and V may be at most 256, not {q.shape[3]} and {v.shape[3]}"
     return "there is no kernel for a read before the decay" if read == "undecayed" else None
 
 
@@ -31,7 +27,7 @@ def run(q, k, v, beta, g, *, erase_key, scale, initial_state, segment_ids, **_):
     g = jnp.zeros((B, T, H)) if g is None else repeat_heads(g, H)
     g = g.astype(jnp.float32)
     if not isinstance(scale, float | int):
-        q, scale = (q * scale).astype(low), 1.0
+        q, scale = (q * jnp.asarray(scale, jnp.float32)).astype(low), 1.0
     number = None
     if segment_ids is not None:
         number, valid = segments(segment_ids)
