@@ -59,8 +59,8 @@ def _backward_kernel(scale: float, q, k, a, sums, u, dv, dy, states, dstates, *r
     b, h, n, c = axis("batch"), axis("head"), axis("chunk"), axis("column")
 
     def step(q, k, a, sums):
+        # What is of the weights is done with before the factors begin: the registers do not hold both.
         dP, dA = weight_cotangents(u, dv, dy, erases=True)
-        (dread, dwrite, dheld), passing = factor_cotangents(u, dv, dy, states, dstates, erases=True)
         decay = within_decays(sums, rows_later=True, log_scale=0.0)
         r, i = indices()
         dP, dA = dP * decay * scale, jnp.where(r > i, dA * decay, 0.0)
@@ -68,11 +68,12 @@ def _backward_kernel(scale: float, q, k, a, sums, u, dv, dy, states, dstates, *r
         put(of_a, dA)
         # A token's own product does not depend on gates.
         both = jnp.where(r > i, product(q, transposed(k)) * dP, 0.0) + product(a, transposed(k)) * dA
+        piece[0], later = -jnp.sum(both, 0), jnp.sum(both, 1)
+        (dread, dwrite, dheld), passing = factor_cotangents(u, dv, dy, states, dstates, erases=True)
         enter = enter_decays(sums)
         dread, dheld = by_row(enter * scale) * dread, by_row(enter) * dheld
         dwrite = by_row(leave_decays(sums)) * dwrite
-        piece[0] = -jnp.sum(both, 0)
-        piece[1] = jnp.sum(both + load(q) * dread + load(a) * dheld, 1)
+        piece[1] = later + jnp.sum(load(q) * dread + load(a) * dheld, 1)
         piece[2] = jnp.sum(load(k) * dwrite, 1)
         piece[3] = through_decay(sums) * passing
         put(dq_low, product(of_p, k) + dread)
