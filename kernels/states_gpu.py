@@ -93,15 +93,16 @@ def _forward_kernel(scale: float, keep: int, names: tuple[str, ...], *refs) -> N
         put(out, read + product(x["P"], u))
         if "sums" in x:
             put(low, load(u) * by_row(leave_decays(x["sums"])))
-        written = [product(transposed(x["k"].at[:, part(m)]), low if "sums" in x else u) for m in tiles]
-        through = _through(x, tiles)  # before the send: after it, the fetch of a later chunk may overwrite the gates
+        # All that was fetched is read before the send: after it the next chunk may take its place.
+        written, through = low if "sums" in x else u, _through(x, tiles)
+        S = [through[m] * S[m] + product(transposed(x["k"].at[:, part(m)]), written) for m in tiles]
         of_values = b, part(n), h, part(c)
         copies = [(out, y.at[of_values])]
         if keep:
             copies.append((state, kept[0].at[b, h, n, :, part(c)]))
             copies += [(ref, kept[1].at[of_values]) for ref in solved]
         send(*copies)
-        return tuple(through[m] * S[m] + written[m] for m in tiles)
+        return tuple(S)
 
     S = scan(
         step, N, _buffers(K), *_fetched(x, K, lambda n: n),

@@ -135,7 +135,7 @@ def forward(scale: float, q, k, a, high, low) -> dict[str, jax.Array]:
 def _backward_kernel(scale: float, erases: bool, *refs) -> None:
     q, k, high, low, *refs = refs
     a, (u, dv, dy, states, dstates, dq_out, dk_out, *refs) = refs[:erases], refs[erases:]
-    da_out, (dg, passed, of_p, dq_low, dk_low, piece, *refs) = refs[:erases], refs[erases:]
+    da_out, (dg, passed, of_p, dk_low, piece, *of_a) = refs[:erases], refs[erases:]
     b, h, n, c = axis("batch"), axis("head"), axis("chunk"), axis("column")
     tile = b, part(n), h, part(c)
     i, j = indices()
@@ -144,7 +144,7 @@ def _backward_kernel(scale: float, erases: bool, *refs) -> None:
         dweights = weight_cotangents(u, dv, dy, erases=erases)
         dweights[0] *= scale
         own = jnp.sum(jnp.where(i == j, dweights[0], 0.0), 1)
-        of_weights, (*da_low,) = [of_p, *refs[:erases]], refs[erases:]
+        of_weights = [of_p, *of_a]
         for ref, x in zip(of_weights, dweights, strict=True):
             put(ref, x)
         (dread, dwrite, *dheld), passing = factor_cotangents(u, dv, dy, states, dstates, erases=erases)
@@ -181,11 +181,11 @@ def _backward_kernel(scale: float, erases: bool, *refs) -> None:
 
             dg[tile] = summed(j >= i, moved) + summed(j < i, load(k) * dwrite)
             # A token's own product does not depend on gates.
-            put(dq_low, dlefts[0] + by_row(own) * load(k))
+            dlefts[0] += by_row(own) * load(k)
             put(dk_low, dk + dwrite + by_row(own) * load(q))
-            for ref, dx in zip(da_low, dlefts[1:], strict=True):
+            for ref, dx in zip(left_met, dlefts, strict=True):
                 put(ref, dx)
-            pairs = [(dq_low, dq_out), (dk_low, dk_out), *zip(da_low, da_out, strict=True)]
+            pairs = [(dk_low, dk_out), *zip(left_met, [dq_out, *da_out], strict=True)]
             send(*((ref, out.at[tile]) for ref, out in pairs), (piece, passed.at[b, h, n, part(c)]))
             finished()
             sent(everywhere=True)
@@ -208,7 +208,7 @@ def backward(scale: float, q, k, a, gates: tuple, walked: tuple) -> list[jax.Arr
         functools.partial(_backward_kernel, scale, erases), "vector_weights_backward",
         grid={"batch": B, "head": H, "chunk": N, "column": K // TILE},
         outputs=[*[tokens] * (2 + erases), (high.shape, jnp.float32), ((B, H, N, K), jnp.float32)],
-        scratch=[*[shared(TILE, TILE)] * 3, shared(TILE, dtype=jnp.float32), *[shared(TILE, TILE)] * (2 * erases)],
+        scratch=[*[shared(TILE, TILE)] * 2, shared(TILE, dtype=jnp.float32), *[shared(TILE, TILE)] * erases],
     )(q, k, high, low, *([a] if erases else []), *walked)  # fmt: skip
     whole = jnp.repeat((through * passed).swapaxes(1, 2), TILE, 1)
     return [dq, dk, da[0] if erases else None, dg + whole]
