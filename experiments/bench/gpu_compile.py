@@ -45,7 +45,7 @@ def arguments(K: int, V: int) -> dict[str, dict]:
     return {f"{op} {gate}": given | {"g": g} for op, given in ops.items() for gate, g in gates.items()}
 
 
-def compile_for(device: jax.Device, op: str, given: dict) -> None:
+def compile_for(device, op: str, given: dict) -> None:
     """Compiles the op with its gradients."""
 
     def both(given):
@@ -77,9 +77,7 @@ def main() -> None:
             registers, spilled = (match[1] if match else "?" for match in found)
             slow = ", products one after the other" if "serialized" in said else ""
             kernel = path.stem.rsplit("_", 1)[0]
-            print(
-                f"{name:18} {kernel:24} {registers:>3} registers, {spilled:>4} bytes spilled a thread{slow}", flush=True
-            )
+            print(f"{name:18} {kernel:24} {registers:>3} registers, {spilled:>4} bytes spilled{slow}", flush=True)
 
 
 if __name__ == "__main__":
