@@ -28,7 +28,7 @@ IMPLEMENTATIONS: dict[str, tuple[str, ...]] = {
     "long_conv": ("xla", "reference"),
     "longhorn": ("xla", "reference"),
     "mlstm": ("pallas_tpu", "xla", "reference"),
-    "selective_scan": ("pallas_tpu", "xla", "reference"),
+    "selective_scan": ("pallas_tpu", "pallas_gpu", "xla", "reference"),
     "short_conv": ("xla", "reference"),
     "slstm": ("xla", "reference"),
     "sparse_attention": ("pallas_tpu", "xla", "reference"),

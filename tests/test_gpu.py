@@ -12,18 +12,27 @@ import pytest
 from subquad import kernels
 from subquad.kernels import dispatch, gpu
 from subquad.kernels.cases import Case
-from subquad.kernels.gla.cases import inputs
 from test_ops import CASES, call, check, definition, draw, everything
 
 BFLOAT16 = partial(Case, dtype="bfloat16", forward=5e-3, gradient=1e-2, gate_gradient=2e-2)
+gla, selective_scan = (dispatch.load(op, "cases").inputs for op in ("gla", "selective_scan"))
 # Two chunks, of which the second is padded; several tiles of keys and of values; grouped heads; borders and padding.
 IDS = [[*[-1] * 3, *[0] * 40, *[5] * 7, *[-1] * 20, *[5] * 9, *[2] * 20]]
+SHORT = [[-1, *[2] * 5, *[-1] * 2, *[2] * 4, *[9] * 5, *[-1] * 2]]
 INTERPRETED = {
     "gla": (
-        BFLOAT16("packed", inputs(1, 99, 2, 1, 64, 128, rank="BTH", gate="half strong", ids=IDS)),
-        BFLOAT16("wide keys", inputs(1, 70, 1, 1, 128, 40, rank="H")),
-        BFLOAT16("strong gates", inputs(1, 5, 1, 1, 64, 64, rank="BTH", gate="strong", bonus=True)),
-    )
+        BFLOAT16("packed", gla(1, 99, 2, 1, 64, 128, rank="BTH", gate="half strong", ids=IDS)),
+        BFLOAT16("wide keys", gla(1, 70, 1, 1, 128, 40, rank="H")),
+        BFLOAT16("strong gates", gla(1, 5, 1, 1, 64, 64, rank="BTH", gate="strong", bonus=True)),
+    ),
+    "selective_scan": (
+        BFLOAT16("two chunks, two blocks, packed", selective_scan(1, 19, 130, 3, strong=True, state=True, ids=SHORT)),
+        Case("many states", selective_scan(1, 3, 5, 9, strong=True, state=True)),
+    ),
+}
+LOWERED = {
+    "gla": [gla(2, 256, 2, 1, K, V, rank="BTH") for K, V in ((64, 128), (256, 256))],
+    "selective_scan": [selective_scan(2, 64, 256, N, state=True) for N in (16, 32)],
 }
 OPS_WITH_KERNELS = [op for op, impls in dispatch.IMPLEMENTATIONS.items() if "pallas_gpu" in impls]
 ON_A_GPU = jax.default_backend() == "gpu"
@@ -57,11 +66,10 @@ def test_kernel_agrees_with_the_definition(op, case):
     check(op, "pallas_gpu", case, found, definition(op, case, given, cotangents))
 
 
-@pytest.mark.parametrize("op", OPS_WITH_KERNELS)
-@pytest.mark.parametrize(("K", "V"), [(64, 128), (256, 256)])
-def test_kernels_lower_for_an_h100_that_is_elsewhere(op, K, V):
+@pytest.mark.parametrize(("op", "n"), [(op, n) for op in OPS_WITH_KERNELS for n in range(len(LOWERED[op]))])
+def test_kernels_lower_for_an_h100_that_is_elsewhere(op, n):
     """Layouts that the card lacks, and blocks that exceed its shared memory, fail here as they would there."""
-    case = Case("", inputs(2, 256, 2, 1, K, V, rank="BTH"), dtype="bfloat16")
+    case = Case("", LOWERED[op][n], dtype="bfloat16")
     given, cotangents = draw(op, case, seed=0)
     with elsewhere(H100):
         traced = jax.jit(everything(op, "pallas_gpu", case)).trace(given, cotangents)
@@ -99,3 +107,6 @@ def test_what_has_no_kernel_is_refused_in_words():
         }.items():
             with pytest.raises(ValueError, match=reason):
                 kernels.gla(**({"q": q, "k": q, "v": q} | arguments), impl="pallas_gpu")
+        x, A, B = jnp.zeros((1, 3, 5)), jnp.zeros((5, 33)), jnp.zeros((1, 3, 33))
+        with pytest.raises(ValueError, match="N may be at most 32, not 33"):
+            kernels.selective_scan(x, x, A, B, B, impl="pallas_gpu")
