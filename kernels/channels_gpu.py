@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jax import lax
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import mosaic_gpu as plgpu
@@ -25,16 +26,28 @@ def load(ref: Any) -> jax.Array:
     return mosaic_gpu.load(ref, LAYOUT)
 
 
+def zero() -> jax.Array:
+    """A zero for each channel."""
+    return plgpu.layout_cast(jnp.zeros(WIDTH, jnp.float32), LAYOUT)
+
+
 def walk(step: Callable, tokens: int, carry: Any, *, written_out: int = 1, reverse: bool = False) -> Any:
     """``carry = step(t, carry)`` over tokens, of which so many are written out in a turn of the loop."""
+    rest = tokens % written_out
 
-    def some(i, carry):
-        for n in range(written_out):
-            t = i * written_out + n
+    def some(start, count, carry):
+        for n in range(count):
+            t = start + n
             carry = step(tokens - 1 - t if reverse else t, carry)
         return carry
 
-    return lax.fori_loop(0, tokens // written_out, some, carry)
+    turns = lax.fori_loop(0, tokens // written_out, lambda i, c: some(i * written_out, written_out, c), carry)
+    return some(tokens - rest, rest, turns)
+
+
+def bounded(tokens: int, most: int) -> int:
+    """The tokens of a chunk, a power of two, where there are so many in all."""
+    return min(most, 1 << (tokens - 1).bit_length())
 
 
 def scan(step: Callable, chunks: int, blocks: list, refs: list, state: Any) -> Any:

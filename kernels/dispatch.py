@@ -23,7 +23,7 @@ IMPLEMENTATIONS: dict[str, tuple[str, ...]] = {
     "diagonal_ssm": ("xla", "reference"),
     "dplr": ("pallas_tpu", "xla", "reference"),
     "gla": ("pallas_tpu", "pallas_gpu", "xla", "reference"),
-    "linear_scan": ("pallas_tpu", "xla", "reference"),
+    "linear_scan": ("pallas_tpu", "pallas_gpu", "xla", "reference"),
     "log_linear": ("xla", "reference"),
     "long_conv": ("xla", "reference"),
     "longhorn": ("xla", "reference"),

@@ -15,10 +15,14 @@ from subquad.kernels.cases import Case
 from test_ops import CASES, call, check, definition, draw, everything
 
 BFLOAT16 = partial(Case, dtype="bfloat16", forward=5e-3, gradient=1e-2, gate_gradient=2e-2)
-gla, selective_scan = (dispatch.load(op, "cases").inputs for op in ("gla", "selective_scan"))
+gla, selective_scan, linear_scan = (
+    dispatch.load(op, "cases").inputs for op in ("gla", "selective_scan", "linear_scan")
+)
 # Two chunks, of which the second is padded; several tiles of keys and of values; grouped heads; borders and padding.
 IDS = [[*[-1] * 3, *[0] * 40, *[5] * 7, *[-1] * 20, *[5] * 9, *[2] * 20]]
 SHORT = [[-1, *[2] * 5, *[-1] * 2, *[2] * 4, *[9] * 5, *[-1] * 2]]
+LONGER = [[-1, *[2] * 5, *[-1] * 2, *[2] * 4, *[9] * 24, *[-1] * 2]]
+COMPLEX = ("a", "x", "initial_state")
 INTERPRETED = {
     "gla": (
         BFLOAT16("packed", gla(1, 99, 2, 1, 64, 128, rank="BTH", gate="half strong", ids=IDS)),
@@ -29,10 +33,16 @@ INTERPRETED = {
         BFLOAT16("two chunks, two blocks, packed", selective_scan(1, 19, 130, 3, strong=True, state=True, ids=SHORT)),
         Case("many states", selective_scan(1, 3, 5, 9, strong=True, state=True)),
     ),
+    "linear_scan": (
+        BFLOAT16("two chunks, two blocks, packed", linear_scan(1, 38, 130, decay="strong", state=True, ids=LONGER)),
+        Case("packed, reverse", linear_scan(1, 37, 5, state=True, ids=[LONGER[0][:-1]]), {"reverse": True}),
+        Case("complex", linear_scan(1, 18, 5, state=True, turned=COMPLEX), dtype="complex64"),
+    ),
 }
 LOWERED = {
     "gla": [gla(2, 256, 2, 1, K, V, rank="BTH") for K, V in ((64, 128), (256, 256))],
     "selective_scan": [selective_scan(2, 64, 256, N, state=True) for N in (16, 32)],
+    "linear_scan": [linear_scan(2, 64, 256, state=True)],
 }
 OPS_WITH_KERNELS = [op for op, impls in dispatch.IMPLEMENTATIONS.items() if "pallas_gpu" in impls]
 ON_A_GPU = jax.default_backend() == "gpu"

@@ -14,7 +14,7 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import mosaic_gpu as plgpu
 
 from .. import gpu, mosaic_gpu
-from ..channels_gpu import WIDTH, call, here, load, scan, walk
+from ..channels_gpu import WIDTH, bounded, call, here, load, scan, walk, zero
 from ..mosaic_gpu import LOG2E, TILE, block
 from ..segments import segments
 
@@ -61,7 +61,7 @@ def run(x, dt, A, B, C, *, initial_state, segment_ids):
     """See ``selective_scan``."""
     (_, T, D), N = x.shape, A.shape[1]
     states = max(4, 1 << (N - 1).bit_length())
-    tokens = min(LONGEST, 256 // states, max(TILE // states, 1 << (T - 1).bit_length()))
+    tokens = max(TILE // states, bounded(T, min(LONGEST, 256 // states)))
     plan = Plan(tokens, states, segment_ids is not None)
     late, wide, more = (0, -T % plan.C), (0, -D % WIDTH), (0, plan.N - N)
     valid = None
@@ -179,7 +179,7 @@ def _backward_kernel(plan: Plan, x, dt, A, side, kept, dy, dlast, *refs) -> None
 
         return walk(group, C // per, carry, reverse=True)
 
-    carry = tuple(load(dlast.at[b, n, mine]) for n in range(N)), tuple(load(dlast.at[b, n, mine]) * 0 for n in range(N))
+    carry = tuple(load(dlast.at[b, n, mine]) for n in range(N)), (zero(),) * N
     blocks, refs = [tokens, tokens, tokens, beside], [x.at[b], dt.at[b], dy.at[b], side.at[b]]
     dh, sums = scan(step, chunks, blocks, refs, carry)
     for n in range(N):
@@ -189,8 +189,8 @@ def _backward_kernel(plan: Plan, x, dt, A, side, kept, dy, dlast, *refs) -> None
 
 def _total(rows) -> jax.Array:
     """The sum of each of 64 rows."""
-    halves = [mosaic_gpu.load(rows.at[:, mosaic_gpu.part(n)], optimized=False) for n in range(WIDTH // TILE)]
-    return jnp.sum(sum(halves), 1)
+    left, right = (mosaic_gpu.load(rows.at[:, mosaic_gpu.part(n)], optimized=False) for n in range(2))
+    return jnp.sum(left + right, 1)
 
 
 def _forward_pass(plan: Plan, keep: bool, x, dt, A, side, state) -> list[jax.Array]:
