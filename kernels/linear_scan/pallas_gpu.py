@@ -106,10 +106,10 @@ def _backward_kernel(plan: Plan, *refs) -> None:
         start = chunk(done) * plan.C
         entering = jnp.clip(start + (plan.C if plan.reverse else -1), 0, T - 1)
         is_first = done == plan.chunks - 1
-        before = [
+        before = tuple(
             jnp.where(lax.broadcast(is_first, (WIDTH,)), load(h.at[b, mine]), load(ref.at[b, entering, mine]))
             for h, ref in zip(first, all_y, strict=True)
-        ]
+        )
 
         def back(t, s, before):
             t = plan.at(t, plan.C)
@@ -121,7 +121,7 @@ def _backward_kernel(plan: Plan, *refs) -> None:
             return multiply(decay, r)
 
         def token(t, s):
-            return back(t + 1, s, [load(ref.at[plan.at(t, plan.C)]) for ref in y])
+            return back(t + 1, s, tuple(load(ref.at[plan.at(t, plan.C)]) for ref in y))
 
         return back(0, walk(token, plan.C - 1, s, written_out=4, reverse=True), before)
 
