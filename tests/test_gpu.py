@@ -15,13 +15,15 @@ from subquad.kernels.cases import Case
 from test_ops import CASES, call, check, definition, draw, everything
 
 BFLOAT16 = partial(Case, dtype="bfloat16", forward=5e-3, gradient=1e-2, gate_gradient=2e-2)
-gla, selective_scan, linear_scan = (
-    dispatch.load(op, "cases").inputs for op in ("gla", "selective_scan", "linear_scan")
+gla, selective_scan, linear_scan, short_conv = (
+    dispatch.load(op, "cases").inputs for op in ("gla", "selective_scan", "linear_scan", "short_conv")
 )
 # Two chunks, of which the second is padded; several tiles of keys and of values; grouped heads; borders and padding.
 IDS = [[*[-1] * 3, *[0] * 40, *[5] * 7, *[-1] * 20, *[5] * 9, *[2] * 20]]
 SHORT = [[-1, *[2] * 5, *[-1] * 2, *[2] * 4, *[9] * 5, *[-1] * 2]]
 LONGER = [[-1, *[2] * 5, *[-1] * 2, *[2] * 4, *[9] * 24, *[-1] * 2]]
+TWO_BLOCKS = [[-1, *[2] * 5, *[-1] * 2, *[2] * 54, *[9] * 5, *[-1] * 3]]
+SILU = {"activation": "silu"}
 COMPLEX = ("a", "x", "initial_state")
 INTERPRETED = {
     "gla": (
@@ -38,11 +40,17 @@ INTERPRETED = {
         Case("packed, reverse", linear_scan(1, 37, 5, state=True, ids=[LONGER[0][:-1]]), {"reverse": True}),
         Case("complex", linear_scan(1, 18, 5, state=True, turned=COMPLEX), dtype="complex64"),
     ),
+    "short_conv": (
+        BFLOAT16("two blocks of tokens, packed", short_conv(1, 70, 5, state=True, ids=TWO_BLOCKS), SILU),
+        Case("shorter than the filter, two blocks of channels", short_conv(1, 3, 130, 7, state=True), SILU),
+        Case("one tap, packed", short_conv(2, 3, 5, 1, state=True, ids=[[-1, 2, 3], [1, -1, 1]])),
+    ),
 }
 LOWERED = {
     "gla": [gla(2, 256, 2, 1, K, V, rank="BTH") for K, V in ((64, 128), (256, 256))],
     "selective_scan": [selective_scan(2, 64, 256, N, state=True) for N in (16, 32)],
     "linear_scan": [linear_scan(2, 64, 256, state=True)],
+    "short_conv": [short_conv(2, 165, 256, state=True, ids=[[0] * 165] * 2)],
 }
 OPS_WITH_KERNELS = [op for op, impls in dispatch.IMPLEMENTATIONS.items() if "pallas_gpu" in impls]
 ON_A_GPU = jax.default_backend() == "gpu"
@@ -120,3 +128,5 @@ def test_what_has_no_kernel_is_refused_in_words():
         x, A, B = jnp.zeros((1, 3, 5)), jnp.zeros((5, 33)), jnp.zeros((1, 3, 33))
         with pytest.raises(ValueError, match="N may be at most 32, not 33"):
             kernels.selective_scan(x, x, A, B, B, impl="pallas_gpu")
+        with pytest.raises(ValueError, match="W may be at most 8, not 9"):
+            kernels.short_conv(x, jnp.zeros((9, 5)), impl="pallas_gpu")

@@ -23,11 +23,10 @@ from ...kernels import dispatch
 from ..errors import UserError, nearest
 from ..rundir import versions, write_json
 from . import gpu_peers
-from .workloads import OPS as WORKLOADS
-from .workloads import SOURCES, Point, Size
+from .workloads import SOURCES, WORKLOADS, Point, Size
 
 OPS = {name: work for name, work in WORKLOADS.items() if work.call.__name__ in dispatch.IMPLEMENTATIONS}
-"""The recurrences."""
+"""Those whose errors the definition tells."""
 SIZES = (
     Size(4096, 16, 128, 128, 4),
     Size(32768, 16, 128, 128, 1),
