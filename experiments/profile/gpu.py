@@ -23,9 +23,10 @@ from ...kernels import dispatch
 from ..errors import UserError, nearest
 from ..rundir import versions, write_json
 from . import gpu_peers
-from .workloads import SOURCES, WORKLOADS, Point, Size
+from .workloads import GPU, SOURCES, Point, Size
+from .workloads import OPS as ALL
 
-OPS = {name: work for name, work in WORKLOADS.items() if work.call.__name__ in dispatch.IMPLEMENTATIONS}
+OPS = {name: work for name, work in (ALL | GPU).items() if work.call.__name__ in dispatch.IMPLEMENTATIONS}
 """Those whose errors the definition tells."""
 SIZES = (
     Size(4096, 16, 128, 128, 4),
