@@ -133,6 +133,6 @@ def test_ops_are_measured_where_there_is_no_gpu(tmp_path, capsys):
 
 def test_a_contestant_that_errs_is_seen(monkeypatch):
     wrong = gpu_peers.of_jax(lambda x: 1.1 * x["v"])
-    monkeypatch.setattr(gpu_peers, "contestants", lambda op, arguments: {"wrong": wrong})
+    monkeypatch.setattr(gpu_peers, "contestants", lambda op: {"wrong": wrong})
     rows = gpu.measure("gla scalar", gpu.TINY[0], gpu.QUICK, 1e9, 1e9)
     assert min(row.error for row in rows if row.contestant == "wrong") > 0.1

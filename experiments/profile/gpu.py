@@ -23,11 +23,15 @@ from ...kernels import dispatch
 from ..errors import UserError, nearest
 from ..rundir import versions, write_json
 from . import gpu_peers
-from .workloads import GPU, SOURCES, Point, Size
-from .workloads import OPS as ALL
+from .workloads import OPS as WORKLOADS
+from .workloads import SOURCES, Point, Size
 
-OPS = {name: work for name, work in (ALL | GPU).items() if work.call.__name__ in dispatch.IMPLEMENTATIONS}
-"""Those whose errors the definition tells."""
+OPS = {
+    name: work
+    for name, work in WORKLOADS.items()
+    if work.arguments.keys() >= {"k", "v"} and work.call.__name__ in dispatch.IMPLEMENTATIONS
+}
+"""The recurrences whose state is a matrix a head, of which ``flops`` knows the products."""
 SIZES = (
     Size(4096, 16, 128, 128, 4),
     Size(32768, 16, 128, 128, 1),
@@ -144,19 +148,15 @@ def loop(call: Callable[[Any], Any], sets: Sequence[Any], wait: Callable[[Any], 
 def inputs(op: str, size: Size, seed: int) -> dict[str, jax.Array]:
     """Arguments as a layer has them: keys and queries of unit length, gates by softplus."""
     made = {}
-    shapes = {name: (size.B, size.T, *size.of(axes)) for name, (axes, _) in OPS[op].arguments.items()}
-    shapes |= {name: size.of(axes) for name, (axes, _) in OPS[op].parameters.items()}
-    for n, (name, (_, source)) in enumerate({**OPS[op].arguments, **OPS[op].parameters}.items()):
-        shape = shapes[name]
+    for n, (name, (axes, source)) in enumerate(OPS[op].arguments.items()):
+        shape = (size.B, size.T, *size.of(axes))
         x = SOURCES[source](jax.random.normal(jax.random.key(100 * seed + n), shape))
         made[name] = x * size.K**-0.5 if source == "norm" else x
     return made
 
 
-def flops(op: str, size: Size, backward: bool) -> int:
-    """Of matrix products: a token writes to a state ``[K, V]`` and reads it; the backward pass costs twice as much."""
-    if not OPS[op].arguments.keys() >= {"k", "v"}:
-        return 0
+def flops(size: Size, backward: bool) -> int:
+    """Of a scan: each token writes to the state and reads it; the backward pass costs twice as much."""
     return 4 * size.B * size.T * size.H * size.K * size.V * (3 if backward else 1)
 
 
@@ -165,11 +165,11 @@ def measure(op: str, size: Size, effort: Effort, bandwidth: float, rate: float) 
     call, few = OPS[op].call, size._replace(B=1, T=min(size.T, 512), H=min(size.H, 2))
     impls = [i for i in dispatch.PLATFORMS["gpu"] if i in dispatch.IMPLEMENTATIONS[call.__name__]]
     contestants = {i: gpu_peers.of_jax(lambda x, i=i: call(**x, impl=i)[0]) for i in impls}
-    contestants |= gpu_peers.contestants(op, OPS[op].arguments)
+    contestants |= gpu_peers.contestants(op)
     sets, short = [inputs(op, size, seed) for seed in range(SETS)], inputs(op, few, SETS)
     rows = []
     for backward in (False, True):
-        floor = 1e3 * max(Point(op, size, backward).least_bytes() / bandwidth, flops(op, size, backward) / rate)
+        floor = 1e3 * max(Point(op, size, backward).least_bytes() / bandwidth, flops(size, backward) / rate)
         want = exact(call, short, backward)
         for name, contestant in contestants.items():
             row = Row(op, size, backward, name, None, floor, None)
@@ -187,7 +187,7 @@ def measure(op: str, size: Size, effort: Effort, bandwidth: float, rate: float) 
 
 
 def exact(call: Callable, given: dict[str, jax.Array], backward: bool) -> list[np.ndarray]:
-    """What the definition gives in float64: y, or its gradients as ``gpu_peers`` takes them."""
+    """What the definition gives in float64: y, or the gradients of ``sum(y v)``."""
     with jax.enable_x64(True):
         wide = {name: np.asarray(x, np.float64) for name, x in given.items()}
         program = gpu_peers.of_jax(lambda x: call(**x, impl="reference")[0]).program(backward)

@@ -1,7 +1,7 @@
 """Who takes part in ``subquad profile gpu``: functions of JAX, and other libraries where they are installed."""
 
 import importlib
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from importlib import metadata, util
 from typing import Any, NamedTuple
 
@@ -23,8 +23,7 @@ class Contestant(NamedTuple):
     """One implementation; its arrays may be another library's."""
 
     program: Callable[[bool], Callable[[Any], Any]]
-    """Whether with a backward pass -> a function of the arguments, by name, to y or to the gradients of sum(y v), or
-    of sum(y x) where there is no v."""
+    """Whether with a backward pass -> a function of the arguments, by name, to y or to the gradients of sum(y v)."""
     convert: Callable[[dict[str, jax.Array]], Any]
     wait: Callable[[Any], Any]
     numpy: Callable[[Any], list[np.ndarray]]
@@ -39,7 +38,7 @@ def of_jax(function: Callable[[dict[str, jax.Array]], jax.Array], *, same: bool 
     def program(backward: bool) -> Callable:
         def both(x):
             y, vjp = jax.vjp(function, x)
-            return vjp(x["v" if "v" in x else "x"].astype(y.dtype))[0]
+            return vjp(x["v"].astype(y.dtype))[0]
 
         return jax.jit(both if backward else function)
 
@@ -47,10 +46,10 @@ def of_jax(function: Callable[[dict[str, jax.Array]], jax.Array], *, same: bool 
     return Contestant(program, lambda x: x, jax.block_until_ready, arrays, same)
 
 
-def contestants(op: str, arguments: Collection[str]) -> dict[str, Contestant]:
-    """The peers that are installed and have the op of these arguments."""
+def contestants(op: str) -> dict[str, Contestant]:
+    """The peers that are installed and have the op."""
     found = {}
-    if "q" in arguments and jax.default_backend() == "gpu":
+    if jax.default_backend() == "gpu":
         found["attention, cuDNN"] = of_jax(
             lambda x: jax.nn.dot_product_attention(x["q"], x["k"], x["v"], is_causal=True, implementation="cudnn"),
             same=False,

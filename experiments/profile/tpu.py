@@ -9,7 +9,7 @@ from rich.table import Table
 
 from ..errors import UserError, nearest
 from .schedule import GENERATIONS, Compiled, count
-from .workloads import TPU, Point, Size
+from .workloads import WORKLOADS, Point, Size
 
 COLUMNS = (
     "TPU", "op", "T,H,K,V", "pass", "kernels", "relayout", "both", "memory floor", "matrix floor",
@@ -27,17 +27,17 @@ def show(ops: Sequence[str] = (), generations: Sequence[str] = (), sizes: Sequen
     theirs, whichever are more. Channels of ops without heads count as H heads of K.
 
     Args:
-      ops: of ``workloads.TPU``; none: all.
+      ops: of ``workloads.WORKLOADS``; none: all.
       generations: of ``schedule.GENERATIONS``; none: v6e.
       sizes: none: 8,192 tokens, 16 heads of 128.
 
     Raises:
       UserError: an unknown op or generation, or one that the compiler refuses.
     """
-    for name, known in [*((op, TPU) for op in ops), *((g, GENERATIONS) for g in generations)]:
+    for name, known in [*((op, WORKLOADS) for op in ops), *((g, GENERATIONS) for g in generations)]:
         if name not in known:
             raise UserError(f"there is no {name!r}: {nearest(name, known)}")
-    points = [Point(op, size, b) for op in ops or TPU for size in sizes or [Size()] for b in (False, True)]
+    points = [Point(op, size, b) for op in ops or WORKLOADS for size in sizes or [Size()] for b in (False, True)]
     generations = tuple(generations) or ("v6e",)
     with ThreadPoolExecutor() as pool:
         found = list(pool.map(lambda generation: count(points, generation), generations))

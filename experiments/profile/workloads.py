@@ -89,21 +89,12 @@ OPS: dict[str, Workload] = {
         ("DN", (6, 1), (24, 2)),
     ),
 }
-"""What ``subquad profile`` knows; a new one is a line."""
+"""What ``subquad profile tpu`` knows; a new one is a line."""
 
 
-def short_conv(**arguments) -> tuple[jax.Array, jax.Array]:
-    """As layers have it."""
-    return kernels.short_conv(activation="silu", **arguments)
-
-
-GPU = {"short_conv": Workload(short_conv, {"x": ("D", "plain")}, {"w": ("4D", "plain")})}
-"""The same of what has no kernel for TPUs."""
 PEERS = {"window 1024 splash": Workload(partial(splash, 1024), QKV)}
 """The same of other libraries."""
-TPU = OPS | PEERS
-"""What ``subquad profile tpu`` shows."""
-WORKLOADS = TPU | GPU
+WORKLOADS = OPS | PEERS
 
 
 class Point(NamedTuple):

@@ -17,7 +17,6 @@ import jax.numpy as jnp
 from jax import lax
 
 from ..mosaic_gpu import (
-    LOG2E,
     TILE,
     block,
     by_column,
@@ -37,6 +36,7 @@ from ..mosaic_gpu import (
     transposed,
 )  # fmt: skip
 
+LOG2E = 1.4426950408889634
 LEAST = -256.0
 """To the base 2, the least log-decay of one token: 0 in float32. A border of segments is a gate of that size."""
 
