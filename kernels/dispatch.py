@@ -27,7 +27,7 @@ IMPLEMENTATIONS: dict[str, tuple[str, ...]] = {
     "log_linear": ("xla", "reference"),
     "long_conv": ("xla", "reference"),
     "longhorn": ("xla", "reference"),
-    "mlstm": ("pallas_tpu", "xla", "reference"),
+    "mlstm": ("pallas_tpu", "pallas_gpu", "xla", "reference"),
     "selective_scan": ("pallas_tpu", "pallas_gpu", "xla", "reference"),
     "short_conv": ("pallas_gpu", "xla", "reference"),
     "slstm": ("xla", "reference"),
