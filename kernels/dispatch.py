@@ -19,7 +19,7 @@ from . import gpu, tpu
 from .sharding import per_shard
 
 IMPLEMENTATIONS: dict[str, tuple[str, ...]] = {
-    "delta_rule": ("pallas_tpu", "xla", "reference"),
+    "delta_rule": ("pallas_tpu", "pallas_gpu", "xla", "reference"),
     "diagonal_ssm": ("xla", "reference"),
     "dplr": ("pallas_tpu", "xla", "reference"),
     "gla": ("pallas_tpu", "pallas_gpu", "xla", "reference"),

@@ -39,11 +39,12 @@ def part(n: Any) -> Any:
     return pl.ds(n * TILE, TILE)
 
 
-def product(a: Any, b: Any) -> jax.Array:
-    """The product of two references ``[64, n]`` and ``[n, 64]``, summed in float32."""
+def product(a: Any, b: Any, *more: tuple[Any, Any]) -> jax.Array:
+    """The product of two references ``[64, n]`` and ``[n, 64]``, and those of more pairs, summed in float32."""
 
     def multiply(total):
-        plgpu.wgmma(total, a, b)
+        for left, right in ((a, b), *more):
+            plgpu.wgmma(total, left, right)
         return total[...]
 
     return pl.run_scoped(multiply, plgpu.WGMMAAccumulatorRef((TILE, TILE), jnp.float32))
@@ -85,9 +86,24 @@ def indices() -> tuple[jax.Array, jax.Array]:
     return iota(0), iota(1)
 
 
+def zeros() -> jax.Array:
+    """A tile of zeros."""
+    return plgpu.layout_cast(jnp.zeros((TILE, TILE), jnp.float32), LAYOUT)
+
+
+def zero_column() -> jax.Array:
+    """Zeros as ``column`` gives them."""
+    return plgpu.layout_cast(jnp.zeros((TILE,), jnp.float32), LAYOUT.reduce(1))
+
+
 def put(ref: Any, x: jax.Array) -> None:
     """Writes a tile to be the factor of a product."""
     ref[...] = x.astype(ref.dtype)
+    plgpu.commit_smem()
+
+
+def finished() -> None:
+    """Shared memory has been read so far, and may be fetched into again."""
     plgpu.commit_smem()
 
 
