@@ -36,8 +36,8 @@ INTERPRETED = {
     ),
     "mlstm": (
         BFLOAT16_MLSTM("two chunks, packed", mlstm(1, 70, 2, 1, 64, 40, f="open", ids=packed(55))),
-        BFLOAT16_MLSTM("half closed gates", mlstm(1, 5, 1, 1, 64, 64, i="half closed", f="half closed")),
-        BFLOAT16_MLSTM("a normaliser by itself", mlstm(1, 3, 1, 1, 16, 200, scale=True)),
+        BFLOAT16_MLSTM("half closed gates", mlstm(1, 40, 1, 1, 64, 64, i="half closed", f="half closed")),
+        BFLOAT16_MLSTM("wide, scaled", mlstm(1, 40, 1, 1, 128, 70, scale=True)),
     ),
 }
 FURTHER = {
@@ -60,6 +60,7 @@ FURTHER = {
     ),
     "mlstm": (
         BFLOAT16_MLSTM("long", mlstm(1, 257, 1, 1, 64, 64, f="open")),
+        BFLOAT16_MLSTM("extreme input gates", mlstm(1, 40, 1, 1, 64, 64, i="extreme", f="half closed")),
         BFLOAT16_MLSTM("closed input gates", mlstm(1, 5, 1, 1, 64, 64, i="closed", f="closed")),
         BFLOAT16_MLSTM("widest", mlstm(1, 65, 1, 1, 256, 256)),
     ),
@@ -72,6 +73,6 @@ LOWERED = [
     ("linear_scan", linear_scan(2, 64, 256, state=True, turned=ALL), "complex64"),
     ("short_conv", short_conv(2, 165, 256, state=True, ids=[[0] * 165] * 2), "bfloat16"),
     ("short_conv", short_conv(2, 64, 256, 8), "float32"),
-    ("mlstm", mlstm(1, 128, 2, 1, 128, 128), "bfloat16"),
-    ("mlstm", mlstm(1, 128, 2, 1, 256, 192), "bfloat16"),
+    ("mlstm", mlstm(1, 128, 2, 1, 64, 128), "bfloat16"),
+    ("mlstm", mlstm(1, 128, 2, 1, 256, 256), "bfloat16"),
 ]

@@ -5,12 +5,9 @@ With D the decays inside a chunk, w the weights of what is written, ``exp(i - m)
     P = (q k^T * D) w      y = (P v + enter (q C)) / max(|norm|, least)      norm = P 1 + enter (q n)
     C' = through C + k^T (leave w v)                                         n' = through n + k^T (leave w)
 
-The arrays are as gla's; ``lines`` are two numbers of each token, ``[B, H, N, 2, 64]``. Every block of V columns finds
-the same normaliser.
+There is no scale: it divides ``least``. The arrays are as gla's; ``lines`` are two numbers of each token,
+``[B, H, N, 2, 64]``. Every block of V columns finds the same normaliser.
 """
-
-import functools
-import math
 
 import jax
 import jax.numpy as jnp
@@ -44,7 +41,7 @@ def _columns(ref) -> jax.Array:
     return load(ref, LAYOUT.reduce(0), optimized=False)
 
 
-def _forward_kernel(scale: float, q, k, v, sums, lines, first, first_n, *refs) -> None:
+def _forward_kernel(q, k, v, sums, lines, first, first_n, *refs) -> None:
     """``lines``: w, least."""
     y, last, last_n, *kept, low, state, out = refs
     b, h, c = (lax.axis_index(name) for name in ("batch", "head", "column"))
@@ -56,14 +53,11 @@ def _forward_kernel(scale: float, q, k, v, sums, lines, first, first_n, *refs) -
         sent()
         for m in tiles:
             state[part(m)] = C[m].astype(state.dtype)
-        P = product(q, transposed(k)) * within_decays(sums, rows_later=True, log_scale=math.log2(scale))
+        enter, leave, through = enter_decays(sums), leave_decays(sums), through_decay(sums)
+        leave *= column(lines.at[0])
+        P = product(q, transposed(k)) * within_decays(sums, rows_later=True, log_scale=0.0)
         P *= by_column(row(lines.at[0]))
         put(low, P)
-        enter, leave, through = (
-            enter_decays(sums) * scale,
-            leave_decays(sums) * column(lines.at[0]),
-            through_decay(sums),
-        )
         norm = jnp.sum(P, 1)
         for m in tiles:
             norm += enter * jnp.sum(load(q.at[:, part(m)]) * by_column(normaliser[m]), 1)
@@ -97,14 +91,14 @@ def _forward_kernel(scale: float, q, k, v, sums, lines, first, first_n, *refs) -
     sent(everywhere=True)
 
 
-def forward(scale: float, keep: bool, q, k, v, sums, lines, first, first_n) -> list[jax.Array]:
+def forward(keep: bool, q, k, v, sums, lines, first, first_n) -> list[jax.Array]:
     """``y``, the last C and n and, if they are to be kept, the norms, and the C and n that enter the chunks."""
     (B, _, H, V), K, N, f32 = v.shape, q.shape[3], sums.shape[2], jnp.float32
     blocks = V // TILE
     outputs = [(v.shape, v.dtype), (first.shape, f32), ((B, H, blocks, K), f32)]
     kept = [((B, H, blocks, N, TILE), f32), ((B, H, N, K, V), v.dtype), ((B, H, blocks, N, K), f32)]
     y, last, last_n, *found = call(
-        functools.partial(_forward_kernel, scale), "mlstm_forward",
+        _forward_kernel, "mlstm_forward",
         grid={"batch": B, "head": H, "column": blocks}, outputs=[*outputs, *kept * keep],
         scratch=[shared(TILE, TILE), shared(K, TILE), shared(TILE, TILE)],
     )(q, k, v, sums, lines, first, first_n)  # fmt: skip
@@ -114,7 +108,7 @@ def forward(scale: float, keep: bool, q, k, v, sums, lines, first, first_n) -> l
     return [y, last, last_n[:, :, 0], *found]
 
 
-def _backward_kernel(scale: float, q, k, v, dy, kept, kept_n, sums, lines, dlast, dlast_n, *refs) -> None:
+def _backward_kernel(q, k, v, dy, kept, kept_n, sums, lines, dlast, dlast_n, *refs) -> None:
     """The last chunk first. Products inside the chunk are transposed: rows are the earlier tokens.
 
     ``dy`` is the cotangent of what is divided, ``lines``: w, and that of the norm.
@@ -130,8 +124,8 @@ def _backward_kernel(scale: float, q, k, v, dy, kept, kept_n, sums, lines, dlast
         for m in tiles:
             dstate[:, part(m)] = dS[m].astype(dstate.dtype)
         weight, dnorm = column(lines.at[0]), column(lines.at[1])
-        decay = within_decays(sums, rows_later=False, log_scale=math.log2(scale)) * by_row(weight)
-        enter, leave, through = enter_decays(sums) * scale, leave_decays(sums) * weight, through_decay(sums)
+        decay = within_decays(sums, rows_later=False, log_scale=0.0) * by_row(weight)
+        enter, leave, through = enter_decays(sums), leave_decays(sums) * weight, through_decay(sums)
         scores = product(k, transposed(q))
         put(low, scores * decay)
         for m in tiles:
@@ -165,12 +159,10 @@ def _backward_kernel(scale: float, q, k, v, dy, kept, kept_n, sums, lines, dlast
     key = block((TILE, TILE), lambda n: (N - 1 - n, c))
     value = block((TILE, V), lambda n: (N - 1 - n, 0))
     gates = block((None, 2, TILE), lambda n: (N - 1 - n, 0, 0), factor=False)
-    entered = (
-        block((None, TILE, V), lambda n: (N - 1 - n, c, 0)),
-        block((None, TILE), lambda n: (N - 1 - n, c), factor=False),
-    )
+    states = block((None, TILE, V), lambda n: (N - 1 - n, c, 0))
+    normalisers = block((None, TILE), lambda n: (N - 1 - n, c), factor=False)
     dS, dn = scan(
-        step, N, 2 if V <= 128 else 1, [key, key, value, value, *entered, gates, gates],
+        step, N, 2 if V <= 128 else 1, [key, key, value, value, states, normalisers, gates, gates],
         [q.at[b, :, n_key], k.at[b, :, n_key], v.at[b, :, h], dy.at[b, :, h],
          kept.at[b, h], kept_n.at[b, h], sums.at[b, h], lines.at[b, h]],
         (tuple(load(dlast.at[b, h, part(c), part(m)], optimized=False) for m in tiles),
@@ -182,7 +174,7 @@ def _backward_kernel(scale: float, q, k, v, dy, kept, kept_n, sums, lines, dlast
     sent(everywhere=True)
 
 
-def backward(scale: float, q, k, v, dy, kept, kept_n, sums, lines, dlast, dlast_n) -> list[jax.Array]:
+def backward(q, k, v, dy, kept, kept_n, sums, lines, dlast, dlast_n) -> list[jax.Array]:
     """The gradients of q and k for each value head; v; what belongs to gates; the first C and n.
 
     Of gates there are ``[B, H, N, 5, 64]``: four as ``gate_gradients`` takes them, and that of the logarithm of w.
@@ -192,7 +184,7 @@ def backward(scale: float, q, k, v, dy, kept, kept_n, sums, lines, dlast, dlast_
     outputs = [dkey, dkey, ((blocks, *v.shape), v.dtype), ((B, H, blocks, N, 6, TILE), f32)]
     outputs += [(dlast.shape, f32), (dlast_n.shape, f32)]
     dq, dk, dv, pieces, dfirst, dfirst_n = call(
-        functools.partial(_backward_kernel, scale), "mlstm_backward",
+        _backward_kernel, "mlstm_backward",
         grid={"batch": B, "head": H, "column": blocks}, outputs=outputs,
         scratch=[shared(TILE, TILE), shared(TILE, V), shared(TILE, TILE), shared(TILE, TILE), shared(TILE, V),
                  shared(6, TILE, dtype=f32)],

@@ -4,7 +4,6 @@ m is a running maximum of sums: an associative scan of ``[B, T, H]``. With it th
 m_t``, and the weight of what is written, ``exp(i_t - m_t)``, are at most 1, as the kernels take them.
 """
 
-from functools import partial
 from typing import Any
 
 import jax
@@ -32,8 +31,9 @@ def unsupported(q, k, v, **_) -> str | None:
     return wy_gpu.unsupported(q, k, v)
 
 
-@partial(jax.jit, static_argnames="scale")
-def _run(q, k, v, i, f, *, scale, initial_state, segment_ids):
+@jax.jit
+def run(q, k, v, i, f, *, scale, initial_state, segment_ids):
+    """See ``mlstm``."""
     (_, T, _, V), K, low = v.shape, q.shape[3], jnp.result_type(q, k, v)
     g, i = jax.nn.log_sigmoid(f.astype(jnp.float32)), i.astype(jnp.float32)
     first = jnp.zeros((*v.shape[:2], 1), bool)
@@ -46,26 +46,18 @@ def _run(q, k, v, i, f, *, scale, initial_state, segment_ids):
     top = stop_gradient(running_maximum(g, i, m, first))
     before = jnp.where(first, 0, jnp.concatenate([m[:, None], top[:, :-1]], 1))
 
-    def pad(x, *wide, fill=0.0):
-        late = () if x.ndim == 3 and wide else ((0, -T % TILE),)
-        widths = ((0, 0), *late, *[(0, 0)] * (x.ndim - 1 - len(late) - len(wide)), *[(0, -w % TILE) for w in wide])
-        return jnp.pad(x, widths, constant_values=fill)
-
-    q, k, v = (pad(x.astype(low), x.shape[3]) for x in (q, k, v))
-    border = None if segment_ids is None else jnp.pad(first[..., 0], ((0, 0), (0, -T % TILE)))
-    C = jnp.pad(C, ((0, 0), (0, 0), (0, -K % TILE), (0, -V % TILE)))
-    n = jnp.pad(n, ((0, 0), (0, 0), (0, -K % TILE)))
-    gates = pad(g + before - top), pad(i - top, fill=-jnp.inf), pad(floor(top), fill=1.0)
-    y, C, n = _passes(scale, q, k, v, *gates, C, n, border)
+    late, of_key, of_value = (0, -T % TILE), (0, -K % TILE), (0, -V % TILE)
+    scale = jnp.asarray(scale, jnp.float32)
+    least = floor(top) / jnp.abs(scale)  # as good as to scale what is divided, and rounds nothing
+    q = q * jnp.sign(scale).astype(q.dtype)
+    q, k, v = (jnp.pad(x.astype(low), ((0, 0), late, (0, 0), (0, -x.shape[3] % TILE))) for x in (q, k, v))
+    pad = lambda x, fill: jnp.pad(x, ((0, 0), late, (0, 0)), constant_values=fill)  # noqa: E731
+    decay, log_weight, least = pad(g + before - top, 0), pad(i - top, -jnp.inf), pad(least, 1)
+    border = None if segment_ids is None else pad(first, False)[..., 0]
+    C, n = jnp.pad(C, ((0, 0), (0, 0), of_key, of_value)), jnp.pad(n, ((0, 0), (0, 0), of_key))
+    y, C, n = _passes(q, k, v, decay, log_weight, least, C, n, border)
     y = jnp.where(valid[..., None], y[:, :T, :, :V], 0)
     return y, (C[:, :, :K, :V], n[:, :, :K], top[:, -1])
-
-
-def run(q, k, v, i, f, *, scale, **rest):
-    """See ``mlstm``."""
-    if not isinstance(scale, float | int) or scale <= 0:  # the kernels take its logarithm
-        q, scale = (scale * q).astype(q.dtype), 1.0
-    return _run(q, k, v, i, f, scale=float(scale), **rest)
 
 
 def running_maximum(g, i, m, first):
@@ -91,28 +83,29 @@ def _tokens(line: jax.Array) -> jax.Array:
     return line.reshape(*line.shape[:2], -1).swapaxes(1, 2)
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _passes(scale, q, k, v, g, log_weight, least, C, n, border):
-    return tuple(forward(scale, False, q, k, v, sums(g, border), _lines(jnp.exp(log_weight), least), C, n))
+@jax.custom_vjp
+def _passes(q, k, v, g, log_weight, least, C, n, border):
+    return tuple(forward(False, q, k, v, sums(g, border), _lines(jnp.exp(log_weight), least), C, n))
 
 
-def _forward(scale, q, k, v, g, log_weight, least, C, n, border):
+def _forward(q, k, v, g, log_weight, least, C, n, border):
     upto, weight = sums(g, border), jnp.exp(log_weight)
-    y, C, n, norms, *kept = forward(scale, True, q, k, v, upto, _lines(weight, least), C, n)
+    y, C, n, norms, *kept = forward(True, q, k, v, upto, _lines(weight, least), C, n)
     return (y, C, n), (q, k, v, y, norms, kept, upto, weight, least)
 
 
-def _backward(scale, residuals, cotangents):
-    q, k, v, y, norms, kept, upto, weight, least = residuals
+def _backward(residuals, cotangents):
+    q, k, v, y, norms, (C, n), upto, weight, least = residuals
     dy, dC, dn = cotangents
     norm, dy = _tokens(norms), dy.astype(jnp.float32)
     divisor = jnp.maximum(jnp.abs(norm), least)
     along = jnp.sum(dy * y, -1) / divisor
-    dnorm = jnp.where(jnp.abs(norm) > least, -jnp.sign(norm) * along, 0)
+    held = jnp.abs(norm) <= least
+    dnorm, dleast = jnp.where(held, 0, -jnp.sign(norm) * along), jnp.where(held, -along, 0)
     dread = (dy / divisor[..., None]).astype(v.dtype)
-    dq, dk, dv, pieces, dC, dn = backward(scale, q, k, v, dread, *kept, upto, _lines(weight, dnorm), dC, dn)
+    dq, dk, dv, pieces, dC, dn = backward(q, k, v, dread, C, n, upto, _lines(weight, dnorm), dC, dn)
     dg, dweight = _tokens(gate_gradients(pieces[..., :4, :])), _tokens(pieces[..., 4, :])
-    return wy_gpu.joined(q, dq), wy_gpu.joined(k, dk), dv.astype(v.dtype), dg, dweight, None, dC, dn, None
+    return wy_gpu.joined(q, dq), wy_gpu.joined(k, dk), dv.astype(v.dtype), dg, dweight, dleast, dC, dn, None
 
 
 _passes.defvjp(_forward, _backward)
