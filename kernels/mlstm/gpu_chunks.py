@@ -135,18 +135,18 @@ def _backward_kernel(q, k, v, dy, kept, kept_n, sums, lines, dlast, dlast_n, *re
         r, i = indices()
         own = scores * dscores
         both = jnp.where(r == i, 0.0, own)  # a token's own product does not depend on forget gates
+        own, earlier = jnp.sum(own, 1), jnp.sum(both, 1)
+        piece[0] = jnp.sum(both, 0)
         put(low, dscores)
         write = by_row(leave) * (product(v, transposed(dstate)) + by_column(dn))
         dk_out[...] = (product(low, q) + write).astype(dk_out.dtype)
+        piece[2] = written = jnp.sum(load(k) * write, 1)
+        piece[5] = own + written
         read = by_row(enter) * (product(dy, transposed(state)) + by_row(dnorm) * by_column(row(normaliser)))
         dq_out[...] = (product(transposed(low), k) + read).astype(dq_out.dtype)
-        written = jnp.sum(load(k) * write, 1)
-        piece[0] = jnp.sum(both, 0)
-        piece[1] = jnp.sum(load(q) * read - both, 1)
-        piece[2] = written
+        piece[1] = jnp.sum(load(q) * read, 1) - earlier
         piece[3] = through * sum(jnp.sum(load(state.at[:, part(m)]) * dS[m], 1) for m in tiles)
         piece[4] = through * row(normaliser) * dn
-        piece[5] = jnp.sum(own, 1) + written
         put(low, load(q) * by_row(enter))
         dS = tuple(through * dS[m] + product(transposed(low), dy.at[:, part(m)]) for m in tiles)
         dn = through * dn + jnp.sum(load(q) * by_row(enter * dnorm), 0)
