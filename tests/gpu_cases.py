@@ -21,8 +21,8 @@ def packed(n: int) -> list[list[int]]:
 
 INTERPRETED = {
     "selective_scan": (
-        BFLOAT16("two chunks, packed", selective_scan(1, 19, 130, 3, strong=True, state=True, ids=packed(4))),
-        Case("many states", selective_scan(1, 3, 5, 9, strong=True, state=True)),
+        BFLOAT16("two chunks, packed", selective_scan(1, 19, 5, 3, strong=True, state=True, ids=packed(4))),
+        Case("many states, two blocks", selective_scan(1, 3, 130, 9, strong=True, state=True)),
     ),
     "linear_scan": (
         BFLOAT16("two chunks, packed", linear_scan(1, 38, 130, decay="strong", state=True, ids=packed(23))),
