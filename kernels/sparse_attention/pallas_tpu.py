@@ -47,11 +47,10 @@ def unsupported_blocks(q, k, mask: Blocks) -> str | None:
     """The same of lists."""
     if mask.size < SUBLANES:
         return f"a block must have at least {SUBLANES} keys, the rows of a register, not {mask.size}"
-    n, R = mask.start.shape[3], q.shape[2] // max(k.shape[2], mask.start.shape[2])
-    size, n, queries = tpu_listed.tile(mask.size, mask.query_block, n, R)
-    if n * size > LISTED:
-        return f"a list may name at most {LISTED} keys, not {n * size}"
-    return None if R * queries <= HEADS else f"at most {HEADS} query heads may share keys, not {R}"
+    if (named := mask.start.shape[3] * mask.size) > LISTED:
+        return f"a list may name at most {LISTED} keys, not {named}"
+    R = q.shape[2] // max(k.shape[2], mask.start.shape[2])
+    return f"at most {HEADS} query heads may share keys, not {R}" if R > HEADS else None
 
 
 def farthest(mask: Window | Dilated | Strided | BigBird, S: int) -> int:

@@ -59,13 +59,11 @@ def listed(mask: Blocks, T: int, keys: tuple[int, int], segment_ids) -> tuple[Li
     return lists, Packing(order, jnp.argsort(order, axis=1))
 
 
-def tile(size: int, queries: int, n: int, R: int) -> tuple[int, int, int]:
-    """Keys of a block as they are read, blocks of a list filled up to whole registers, and queries of a tile."""
+def tile(size: int, queries: int, n: int, R: int) -> tuple[int, int]:
+    """Keys of a block as they are read, and queries of a tile."""
     size = -(-size // 8) * 8
-    group = LANES // math.gcd(size, LANES)
-    n = -(-n // group) * group
-    fits = lambda c: queries % c == 0 and c * R <= min(ROWS, SCORES // (n * size))  # noqa: E731
-    return size, n, max(filter(fits, range(1, queries + 1)), default=1)
+    rows = min(ROWS, SCORES // tpu_lists.whole(n * size))
+    return size, max((c for c in range(1, queries + 1) if queries % c == 0 and c * R <= rows), default=1)
 
 
 class Layout:
@@ -74,13 +72,14 @@ class Layout:
     def __init__(self, lists: Listed, q: Float[Array, "B T G R K"], k: Float[Array, "B S Hk K"], v, *, gradients: bool):
         self.B, self.T, self.G, self.R, _ = q.shape
         self.S, self.lists = k.shape[1], lists
-        size, n, c = tile(lists.size, lists.queries, lists.start.shape[3], self.R)
-        whole = 16 // math.gcd(c, 16)
-        m = -(-ROWS // (c * self.R * whole)) * whole
+        n = lists.start.shape[3]
+        size, c = tile(lists.size, lists.queries, n, self.R)
+        even = 16 // math.gcd(c, 16)  # so many lists have whole registers of tokens
+        m = min(-(-ROWS // (c * self.R * even)), -(-self.T // (c * even))) * even
         self.left = -(self.S - self.T) % (m * c)
         before, self.blocks = (self.left + self.S - self.T) // (m * c), -(-self.T // (m * c)) * m
         steps = before + self.blocks // m
-        each = 4 * sum(-(-x.shape[3] // LANES) * LANES for x in (k, v)) * (3 if gradients else 1)
+        each = 4 * sum(tpu_lists.whole(x.shape[3]) for x in (k, v)) * (3 if gradients else 1)
         spans = -(-steps // max(1, SPAN // (each * m * c)))
         self.plan = tpu_lists.Plan(c, self.R, m, 1, n, size, before, steps, spans, -(-steps // spans))
 
@@ -128,7 +127,7 @@ class Layout:
 
         def of_tiles(x):
             x = jnp.repeat(x, lists.queries // plan.queries, axis=1)[:, :N]
-            return jnp.pad(x, ((0, 0), (0, N - x.shape[1]), (0, 0), (0, plan.entries - x.shape[3])))
+            return jnp.pad(x, ((0, 0), (0, N - x.shape[1]), (0, 0), (0, 0)))
 
         start, end = (of_tiles(x) + self.left for x in (lists.start, lists.end))
         spans = []

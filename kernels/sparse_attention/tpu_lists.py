@@ -23,6 +23,11 @@ NEVER = 2**30
 """Where a key stands that no query sees."""
 
 
+def whole(n: int) -> int:
+    """Filled up to whole registers."""
+    return -(-n // LANES) * LANES
+
+
 class Plan(NamedTuple):
     """How lists are cut. Hashable: the kernels are compiled for it."""
 
@@ -59,21 +64,17 @@ class Plan(NamedTuple):
 
     def counts(self) -> list[int]:
         """Of how many entries a tile may be made, where a span has but some of a list."""
-        return sorted({-(-self.entries * part // (4 * self.group)) * self.group for part in range(1, 5)})
-
-    @property
-    def group(self) -> int:
-        """Blocks that fill whole registers."""
-        return LANES // math.gcd(self.size, LANES)
+        group = LANES // math.gcd(self.size, LANES)  # which fills whole registers
+        return sorted({min(-(-self.entries * part // (4 * group)) * group, self.entries) for part in range(1, 5)})
 
 
 def positions(size: int, starts: list, ends: list) -> jax.Array:
     """Where the keys of a list stand, as a row; ``NEVER`` past a block's end."""
     rows = []
-    for first in range(0, len(starts) * size, LANES):
+    for first in range(0, whole(len(starts) * size), LANES):
         lane = jax.lax.broadcasted_iota(jnp.int32, (1, LANES), 1) + first
         start, end = jnp.zeros_like(lane), jnp.zeros_like(lane)
-        for entry in range(first // size, -(-(first + LANES) // size)):
+        for entry in range(first // size, min(-(-(first + LANES) // size), len(starts))):
             begins = lane >= entry * size
             start, end = jnp.where(begins, starts[entry] - entry * size, start), jnp.where(begins, ends[entry], end)
         key = lane + start
@@ -111,8 +112,14 @@ class Tile:
 
     def picked(self, ref) -> jax.Array:
         """The blocks, one below the other."""
-        of = lambda column: jnp.concatenate([ref[column, pl.ds(start, self.size)] for start in self.starts], 0)  # noqa: E731
-        return jnp.concatenate([of(column).astype(self.dtype) for column in range(ref.shape[0])], 1)
+        length = len(self.starts) * self.size
+        rest = [jnp.zeros((whole(length) - length, LANES), ref.dtype)] * (length % LANES > 0)
+
+        def of(column: int) -> jax.Array:
+            blocks = [ref[column, pl.ds(start, self.size)] for start in self.starts]
+            return jnp.concatenate([*blocks, *rest], 0).astype(self.dtype)
+
+        return jnp.concatenate([of(column) for column in range(ref.shape[0])], 1)
 
     def add(self, ref, x: jax.Array) -> None:
         """Adds to the blocks. Those that a list names twice get both."""
