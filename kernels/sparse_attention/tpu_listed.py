@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -81,7 +81,8 @@ class Layout:
         steps = before + self.blocks // m
         each = 4 * sum(tpu_lists.whole(x.shape[3]) for x in (k, v)) * (3 if gradients else 1)
         spans = -(-steps // max(1, SPAN // (each * m * c)))
-        self.plan = tpu_lists.Plan(c, self.R, m, 1, n, size, before, steps, spans, -(-steps // spans))
+        together = 2 if m % 2 == 0 and 2 * c * self.R * tpu_lists.whole(n * size) <= SCORES else 1
+        self.plan = tpu_lists.Plan(c, self.R, m, together, n, size, before, steps, spans, -(-steps // spans))
 
     def wide(self, x):
         """The width padded to whole registers."""
@@ -156,7 +157,7 @@ def _forward(q, k, v, lists):
     parts = [(layout.back(y[n])[..., :width], layout.back(lse[n].swapaxes(3, 4))[..., 0]) for n in range(y.shape[0])]
     if len(parts) > 1:
         parts = [merge([(y.astype(jnp.float32), lse) for y, lse in parts])]
-    (y, lse), = parts
+    ((y, lse),) = parts
     return y.astype(v.dtype), (q, k, v, lists, y.astype(v.dtype), lse)
 
 

@@ -135,8 +135,8 @@ class Tile:
         return jnp.where(self.seen, dot(q, self.k, (1, 1)), MASKED)
 
 
-def go_through(plan: Plan, refs: dict, work, outputs: list) -> None:
-    """``work(tiles)`` for the lists of a step, some at a time; where they name nothing, ``outputs`` are 0."""
+def go_through(plan: Plan, refs: dict, work, outputs: list[tuple]) -> None:
+    """``work(tiles)`` for the lists of a step, some at a time; where they name nothing ``outputs`` are filled."""
     span, step, groups = pl.program_id(2), pl.program_id(3), plan.lists // plan.together
 
     def some(first) -> None:
@@ -153,8 +153,8 @@ def go_through(plan: Plan, refs: dict, work, outputs: list) -> None:
         @pl.when(most == 0)
         def _():
             for n in indices:
-                for ref in outputs:
-                    ref[n] = jnp.zeros_like(ref[n])
+                for ref, fill in outputs:
+                    ref[n] = jnp.full(ref.shape[1:], fill, ref.dtype)
 
     def every() -> None:
         if groups == 1:
@@ -170,8 +170,8 @@ def go_through(plan: Plan, refs: dict, work, outputs: list) -> None:
 
     @pl.when(~active)
     def _():
-        for ref in outputs:
-            ref[...] = jnp.zeros_like(ref)
+        for ref, fill in outputs:
+            ref[...] = jnp.full(ref.shape, fill, ref.dtype)
 
 
 def arrived(plan: Plan, keys: list[tuple], cleared: list) -> None:
@@ -214,7 +214,7 @@ def forward_kernel(plan: Plan, lists, q, k, v, *rest):
         for tile, p, total in weights:
             y[tile.n] = (dot(p, tile.v) / total).astype(y.dtype)
 
-    go_through(plan, {"lists": lists, "q": q, "k": kept_k, "v": kept_v, "limits": limits}, work, [y, lse])
+    go_through(plan, {"lists": lists, "q": q, "k": kept_k, "v": kept_v, "limits": limits}, work, [(y, 0), (lse, EMPTY)])
 
 
 def backward_kernel(plan: Plan, lists, q, k, v, dy, lse, delta, *rest):
@@ -232,7 +232,7 @@ def backward_kernel(plan: Plan, lists, q, k, v, dy, lse, delta, *rest):
             tile.add(dk, dot(ds, tile.q, (0, 0)))
             tile.add(dv, dot(p, dy[tile.n], (0, 0)))
 
-    go_through(plan, {"lists": lists, "q": q, "k": kept_k, "v": kept_v, "limits": limits}, work, [dq])
+    go_through(plan, {"lists": lists, "q": q, "k": kept_k, "v": kept_v, "limits": limits}, work, [(dq, 0)])
 
 
 class Specs:
@@ -266,7 +266,7 @@ def forward(plan: Plan, lists, q, k, v, limits):
 
     Args:
       plan: how all is cut.
-      lists: ``[B, 1 or G, spans, N, 1, 2 n + 1]``: starts of blocks, counted in the span; their ends; how many are used.
+      lists: ``[B, 1 or G, spans, N, 1, 2 n + 1]``: starts of blocks, counted in the span; ends; how many are used.
       q: ``[B, G, N, queries R, K]``.
       k: ``[B, Hk, S, K]``, S being all steps' tokens; the width of it and of v is a multiple of ``LANES``.
       v: the same.
