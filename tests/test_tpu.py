@@ -93,10 +93,10 @@ def test_a_window_reaches_over_blocks(monkeypatch):
     agrees("sparse_attention", window_case("window", Window(140), window_inputs(B=1, T=150, H=2, Hk=1, S=290)))
 
 
-def agrees(op, case):
+def agrees(op, case, **simulation):
     """Whether the simulated kernel does with the definition."""
     arrays, cotangents = draw(op, case, seed=0)
-    with kernels.simulate_tpu():
+    with kernels.simulate_tpu(**simulation):
         found = jax.block_until_ready(jax.jit(everything(op, "pallas_tpu", case))(arrays, cotangents))
     check(op, "pallas_tpu", case, found, definition(op, case, arrays, cotangents))
 
@@ -114,6 +114,18 @@ def test_a_block_that_is_named_twice_counts_twice():
     start = np.array([[[[8, 8, -1, 3]], [[16, 3, 16, 16]]]], np.int32)
     sizes = {"B": 1, "T": 32, "H": 2, "Hk": 2}
     agrees("sparse_attention", window_case("named twice", Blocks(start, 8, 16), window_inputs(**sizes)))
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("G", [1, 2, 4])
+def test_lists_run_per_shard_on_a_mesh(G):
+    """Lists of all heads, of key heads, which do not divide, and of query heads, over 4 devices."""
+    sizes = {"B": 1, "T": 32}
+    op, mask = "sparse_attention", chosen(2, 8, 16, G=G, **sizes)
+    case = window_case("blocks on a mesh", mask, window_inputs(H=4, Hk=2, **sizes))
+    mesh = jax.make_mesh((4,), ("model",), (jax.sharding.AxisType.Auto,), devices=jax.devices()[:4])
+    with kernels.sharding(heads="model"), jax.set_mesh(mesh):
+        agrees(op, case, detect_races=False)
 
 
 @pytest.mark.parametrize(
@@ -138,7 +150,7 @@ def test_layers_that_choose_blocks_run_in_the_kernel(config):
     x, dy = (jax.random.normal(jax.random.key(n), (1, 35, DIM)) for n in (0, 1))
 
     def everything(params, x):
-        y, vjp = jax.vjp(lambda params, x: merge(graph, params)(x), params, x)
+        y, vjp = jax.vjp(lambda params, x: nnx.merge(graph, params)(x), params, x)
         return y, *vjp(dy)
 
     expected = jax.jit(everything)(params, x)

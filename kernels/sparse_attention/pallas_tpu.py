@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from functools import reduce
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -62,8 +63,14 @@ def farthest(mask: Window | Dilated | Strided | BigBird, S: int) -> int:
     return min((mask.window if isinstance(mask, Window) else mask.window * mask.block) - 1, S - 1)
 
 
-def axes(mask, **_) -> dict[str, str]:
-    """The axes of the arrays; where a mask differs by head, heads are not spread."""
+def axes(q, k, mask, **_) -> dict[str, Any]:
+    """The axes of the arrays; where a mask that is no list differs by head, heads are not spread."""
+    if isinstance(mask, Blocks):
+        of = {q.shape[2]: "H", k.shape[2]: "Hk"}.get(mask.start.shape[2], "all")
+        return {
+            "q": "B T H K", "k": "B S Hk K", "v": "B S Hk V", "segment_ids": "B S",
+            "mask": replace(mask, start=f"B N {of} n"),
+        }  # fmt: skip
     own = isinstance(mask, Dilated) and isinstance(mask.dilation, tuple)
     differs = own or (isinstance(mask, BigBird) and mask.random)
     heads, keys = ("heads", "key_heads") if differs else ("H", "Hk")

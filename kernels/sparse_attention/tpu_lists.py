@@ -104,9 +104,8 @@ class Tile:
         self.n, self.dtype, self.size = n, refs["q"].dtype, plan.size
         self.starts = [lists[n, 0, entry] for entry in range(used)]
         ends = [lists[n, 0, plan.entries + entry] for entry in range(used)]
-        key = positions(plan.size, self.starts, ends)
-        hi, *lo = (column(limit[n] - span * (plan.span * plan.tokens), plan.heads) for limit in refs["limits"])
-        self.seen = functools.reduce(jnp.logical_and, [key >= x for x in lo], key <= hi)
+        self.key = positions(plan.size, self.starts, ends)
+        self.limits = [column(limit[n] - span * (plan.span * plan.tokens), plan.heads) for limit in refs["limits"]]
         self.q = refs["q"][n]
         self.k, self.v = (self.picked(refs[name]) for name in ("k", "v"))
 
@@ -132,7 +131,10 @@ class Tile:
     def scores(self) -> jax.Array:
         """To the base 2."""
         q = (self.q.astype(jnp.float32) * LOG2E).astype(self.dtype)
-        return jnp.where(self.seen, dot(q, self.k, (1, 1)), MASKED)
+        s = dot(q, self.k, (1, 1))
+        hi, *lo = self.limits
+        seen = functools.reduce(jnp.logical_and, [self.key >= x for x in lo], self.key <= hi)
+        return jnp.where(seen, s, MASKED)
 
 
 def go_through(plan: Plan, refs: dict, work, outputs: list[tuple]) -> None:
