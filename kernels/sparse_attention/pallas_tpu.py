@@ -84,7 +84,8 @@ def run(q, k, v, *, mask, scale, segment_ids):
         return by_head(run, q, k, v, mask, scale, segment_ids)
     low, Hk = jnp.result_type(q, k, v), k.shape[2]
     if isinstance(mask, Blocks):
-        return attend_blocks(*(x.astype(low) for x in (q * scale, k, v)), mask, segment_ids).astype(v.dtype)
+        q, k, v_ = (x.astype(low) for x in (q * scale, k, v))
+        return attend_blocks(q, k, v_, mask, segment_ids).astype(v.dtype)
     q, k, values, parts, back = cut(q, k, v, mask, segment_ids)
     if segment_ids is None and not mask.sinks and isinstance(mask, Window | Strided):  # by position alone
         parts = (replace(parts[0], lo=None, hi=None), *parts[1:])

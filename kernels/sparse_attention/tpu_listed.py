@@ -14,7 +14,7 @@ from .masks import Blocks, places
 from .packing import Packing
 from .softmax import merge
 
-ROWS = int(__import__("os").environ.get("ROWS", "128"))
+ROWS = 128
 """The most queries of a tile, of all heads that share keys; ..."""
 SCORES = 2**18
 """... fewer where there are more scores than this, but never less than one of each head."""
@@ -81,11 +81,7 @@ class Layout:
         steps = before + self.blocks // m
         each = 4 * sum(tpu_lists.whole(x.shape[3]) for x in (k, v)) * (3 if gradients else 1)
         spans = -(-steps // max(1, SPAN // (each * m * c)))
-        together = next(
-            t
-            for t in (int(__import__("os").environ.get("TOG", "2")), 2, 1)
-            if m % t == 0 and t * c * self.R * tpu_lists.whole(n * size) <= SCORES
-        )
+        together = 2 if m % 2 == 0 and 2 * c * self.R * tpu_lists.whole(n * size) <= SCORES else 1
         self.plan = tpu_lists.Plan(c, self.R, m, together, n, size, before, steps, spans, -(-steps // spans))
 
     def wide(self, x):
