@@ -18,6 +18,10 @@ ROWS = 128
 """The most queries of a tile, of all heads that share keys; ..."""
 SCORES = 2**18
 """... fewer where there are more scores than this, but never less than one of each head."""
+STEP = 256
+"""The queries of a step's tiles, ..."""
+TOGETHER = 2**19
+"""... of which as many are worked on side by side as have no more scores than this."""
 SPAN = 28 * 2**20
 """Bytes of vector memory for keys, values and their gradients."""
 
@@ -75,13 +79,14 @@ class Layout:
         n = lists.start.shape[3]
         size, c = tile(lists.size, lists.queries, n, self.R)
         even = 16 // math.gcd(c, 16)  # so many lists have whole registers of tokens
-        m = min(-(-ROWS // (c * self.R * even)), -(-self.T // (c * even))) * even
+        m = min(-(-STEP // (c * self.R * even)), -(-self.T // (c * even))) * even
         self.left = -(self.S - self.T) % (m * c)
         before, self.blocks = (self.left + self.S - self.T) // (m * c), -(-self.T // (m * c)) * m
         steps = before + self.blocks // m
         each = 4 * sum(tpu_lists.whole(x.shape[3]) for x in (k, v)) * (3 if gradients else 1)
         spans = -(-steps // max(1, SPAN // (each * m * c)))
-        together = 2 if m % 2 == 0 and 2 * c * self.R * tpu_lists.whole(n * size) <= SCORES else 1
+        fits = max(1, TOGETHER // (c * self.R * tpu_lists.whole(n * size)))
+        together = max(t for t in (1, 2, 4, 8) if m % t == 0 and t <= fits)
         self.plan = tpu_lists.Plan(c, self.R, m, together, n, size, before, steps, spans, -(-steps // spans))
 
     def wide(self, x):
