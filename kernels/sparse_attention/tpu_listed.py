@@ -13,6 +13,7 @@ from . import tpu_lists
 from .masks import Blocks, places
 from .packing import Packing
 from .softmax import merge
+from .tpu_tile import Plan, whole
 
 ROWS = 128
 """The most queries of a tile, of all heads that share keys; ..."""
@@ -66,7 +67,7 @@ def listed(mask: Blocks, T: int, keys: tuple[int, int], segment_ids) -> tuple[Li
 def tile(size: int, queries: int, n: int, R: int) -> tuple[int, int]:
     """Keys of a block as they are read, and queries of a tile."""
     size = -(-size // 8) * 8
-    rows = min(ROWS, SCORES // tpu_lists.whole(n * size))
+    rows = min(ROWS, SCORES // whole(n * size))
     return size, max((c for c in range(1, queries + 1) if queries % c == 0 and c * R <= rows), default=1)
 
 
@@ -83,11 +84,11 @@ class Layout:
         self.left = -(self.S - self.T) % (m * c)
         before, self.blocks = (self.left + self.S - self.T) // (m * c), -(-self.T // (m * c)) * m
         steps = before + self.blocks // m
-        each = 4 * sum(tpu_lists.whole(x.shape[3]) for x in (k, v)) * (3 if gradients else 1)
+        each = 4 * sum(whole(x.shape[3]) for x in (k, v)) * (3 if gradients else 1)
         spans = -(-steps // max(1, SPAN // (each * m * c)))
-        fits = max(1, TOGETHER // (c * self.R * tpu_lists.whole(n * size)))
+        fits = max(1, TOGETHER // (c * self.R * whole(n * size)))
         together = max(t for t in (1, 2, 4, 8) if m % t == 0 and t <= fits)
-        self.plan = tpu_lists.Plan(c, self.R, m, together, n, size, before, steps, spans, -(-steps // spans))
+        self.plan = Plan(c, self.R, m, together, n, size, before, steps, spans, -(-steps // spans))
 
     def wide(self, x):
         """The width padded to whole registers."""
