@@ -19,17 +19,17 @@ from . import gpu, tpu
 from .sharding import per_shard
 
 IMPLEMENTATIONS: dict[str, tuple[str, ...]] = {
-    "delta_rule": ("pallas_tpu", "xla", "reference"),
+    "delta_rule": ("pallas_tpu", "pallas_gpu", "xla", "reference"),
     "diagonal_ssm": ("xla", "reference"),
     "dplr": ("pallas_tpu", "xla", "reference"),
     "gla": ("pallas_tpu", "pallas_gpu", "xla", "reference"),
-    "linear_scan": ("pallas_tpu", "xla", "reference"),
+    "linear_scan": ("pallas_tpu", "pallas_gpu", "xla", "reference"),
     "log_linear": ("xla", "reference"),
     "long_conv": ("xla", "reference"),
     "longhorn": ("xla", "reference"),
-    "mlstm": ("pallas_tpu", "xla", "reference"),
-    "selective_scan": ("pallas_tpu", "xla", "reference"),
-    "short_conv": ("xla", "reference"),
+    "mlstm": ("pallas_tpu", "pallas_gpu", "xla", "reference"),
+    "selective_scan": ("pallas_tpu", "pallas_gpu", "xla", "reference"),
+    "short_conv": ("pallas_gpu", "xla", "reference"),
     "slstm": ("xla", "reference"),
     "sparse_attention": ("pallas_tpu", "xla", "reference"),
     "ttt_linear": ("xla", "reference"),

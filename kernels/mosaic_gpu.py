@@ -14,6 +14,7 @@ from jax import lax
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import mosaic_gpu as plgpu
 
+LOG2E = 1.4426950408889634
 TILE = 64
 """The side of a tile, and the tokens of a chunk."""
 _tiles, _swizzle = plgpu.TilingTransform((8, TILE)), plgpu.SwizzleTransform(128)  # pyright: ignore[reportAbstractUsage]
@@ -38,11 +39,12 @@ def part(n: Any) -> Any:
     return pl.ds(n * TILE, TILE)
 
 
-def product(a: Any, b: Any) -> jax.Array:
-    """The product of two references ``[64, n]`` and ``[n, 64]``, summed in float32."""
+def product(a: Any, b: Any, *more: tuple[Any, Any]) -> jax.Array:
+    """The product of two references ``[64, n]`` and ``[n, 64]``, and those of more pairs, summed in float32."""
 
     def multiply(total):
-        plgpu.wgmma(total, a, b)
+        for left, right in ((a, b), *more):
+            plgpu.wgmma(total, left, right)
         return total[...]
 
     return pl.run_scoped(multiply, plgpu.WGMMAAccumulatorRef((TILE, TILE), jnp.float32))
@@ -84,9 +86,24 @@ def indices() -> tuple[jax.Array, jax.Array]:
     return iota(0), iota(1)
 
 
+def zeros() -> jax.Array:
+    """A tile of zeros."""
+    return plgpu.layout_cast(jnp.zeros((TILE, TILE), jnp.float32), LAYOUT)
+
+
+def zero_column() -> jax.Array:
+    """Zeros as ``column`` gives them."""
+    return plgpu.layout_cast(jnp.zeros((TILE,), jnp.float32), LAYOUT.reduce(1))
+
+
 def put(ref: Any, x: jax.Array) -> None:
     """Writes a tile to be the factor of a product."""
     ref[...] = x.astype(ref.dtype)
+    plgpu.commit_smem()
+
+
+def finished() -> None:
+    """Shared memory has been read so far, and may be fetched into again."""
     plgpu.commit_smem()
 
 
@@ -114,11 +131,15 @@ def scan(step: Callable, chunks: int, buffers: int, blocks: list, refs: list, st
     return pipeline(*refs)
 
 
-def call(kernel: Callable, name: str, *, grid: dict[str, int], outputs: list, scratch: list) -> Callable:
+def call(
+    kernel: Callable, name: str, *, grid: dict[str, int], outputs: list, scratch: list, barriers: bool = True
+) -> Callable:
     """``plgpu.kernel`` with one warpgroup a block, over a grid of named axes.
 
-    The layouts are those that the kernel names: to infer them took the compiler minutes and more.
+    The layouts are those that the kernel names: to infer them took the compiler minutes and more. Without ``barriers``
+    threads wait for each other only where the kernel says so.
     """
+    lane = plgpu.LoweringSemantics.Lane
     return plgpu.kernel(
         kernel,
         out_type=[jax.ShapeDtypeStruct(*out) for out in outputs],
@@ -126,5 +147,5 @@ def call(kernel: Callable, name: str, *, grid: dict[str, int], outputs: list, sc
         grid=tuple(grid.values()),
         grid_names=tuple(grid),
         kernel_name=name,
-        compiler_params=plgpu.CompilerParams(lowering_semantics=plgpu.LoweringSemantics.Lane),
+        compiler_params=plgpu.CompilerParams(lowering_semantics=lane, unsafe_no_auto_barriers=not barriers),
     )

@@ -9,9 +9,11 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import pytest
+from gpu_cases import INTERPRETED as SCANS
 from subquad import kernels
 from subquad.kernels import dispatch, gpu
 from subquad.kernels.cases import Case
+from subquad.kernels.delta_rule import cases as delta
 from subquad.kernels.gla.cases import inputs
 from test_ops import CASES, call, check, definition, draw, everything
 
@@ -23,11 +25,45 @@ INTERPRETED = {
         BFLOAT16("packed", inputs(1, 99, 2, 1, 64, 128, rank="BTH", gate="half strong", ids=IDS)),
         BFLOAT16("wide keys", inputs(1, 70, 1, 1, 128, 40, rank="H")),
         BFLOAT16("strong gates", inputs(1, 5, 1, 1, 64, 64, rank="BTH", gate="strong", bonus=True)),
-    )
+        BFLOAT16("packed, vector gate", inputs(1, 99, 2, 1, 64, 128, rank="BTHK", gate="half strong", ids=IDS)),
+    ),
+    "delta_rule": (
+        BFLOAT16("packed", delta.inputs(1, 99, 2, 1, 64, 128, rank="BTH", gate="half strong", ids=IDS)),
+        BFLOAT16("pair and erase key", delta.inputs(1, 5, 2, 1, 64, 64, erase=1, erase_key=2, scale=True)),
+        BFLOAT16("packed, vector gate", delta.inputs(1, 99, 2, 1, 64, 128, rank="BTHK", gate="half strong", ids=IDS)),
+    ),
 }
+FURTHER = {
+    "gla": (
+        BFLOAT16("wide keys, vector gate", inputs(1, 70, 1, 1, 128, 40, rank="BTHkK")),
+        BFLOAT16("strong vector gates", inputs(1, 5, 1, 1, 64, 64, rank="BTHK", gate="strong", bonus=True)),
+    ),
+    "delta_rule": (
+        BFLOAT16("wide keys", delta.inputs(1, 70, 1, 1, 128, 40)),
+        BFLOAT16("strong gates", delta.inputs(1, 5, 1, 1, 64, 64, rank="BTH", gate="strong")),
+        BFLOAT16("long", delta.inputs(1, 257, 1, 1, 64, 64, rank="BTH", beta=1.5)),
+        BFLOAT16("wide keys, vector gate", delta.inputs(1, 70, 1, 1, 128, 40, rank="BTHkK")),
+        BFLOAT16("widest, vector gate", delta.inputs(1, 65, 1, 1, 256, 256, rank="BTHK")),
+        BFLOAT16("strong vector gates", delta.inputs(1, 5, 1, 1, 64, 64, rank="BTHK", gate="strong")),
+        BFLOAT16("long, vector gate", delta.inputs(1, 257, 1, 1, 64, 64, rank="BTHK", beta=1.5)),
+    ),
+}
+"""What else is interpreted by ``-m exhaustive``."""
+LOWERED = [
+    pytest.param(op, rank, K, V, marks=[] if (K, V) in few else [pytest.mark.exhaustive])
+    for op, rank, few in (
+        ("gla", "BTH", [(64, 128), (256, 256)]),
+        ("gla", "BTHK", [(256, 256)]),
+        ("delta_rule", "BTH", [(256, 256)]),
+        ("delta_rule", "BTHK", [(256, 256)]),
+    )
+    for K in (64, 128, 256)
+    for V in (64, 128, 256)
+]
 OPS_WITH_KERNELS = [op for op, impls in dispatch.IMPLEMENTATIONS.items() if "pallas_gpu" in impls]
 ON_A_GPU = jax.default_backend() == "gpu"
 H100 = "NVIDIA H100 80GB HBM3"
+INTERPRETED |= SCANS
 
 
 @contextlib.contextmanager
@@ -45,23 +81,27 @@ def elsewhere(name: str):
         pytest.param(op, case, id=f"{op}-{case.name}")
         for op in OPS_WITH_KERNELS
         for case in (*INTERPRETED[op], *(CASES[op] if ON_A_GPU else ()))
+    ]
+    + [
+        pytest.param(op, case, id=f"{op}-{case.name}", marks=pytest.mark.exhaustive)
+        for op, cases in FURTHER.items()
+        for case in cases
     ],
 )
 def test_kernel_agrees_with_the_definition(op, case):
     given, cotangents = draw(op, case, seed=0)
     with contextlib.nullcontext() if ON_A_GPU else kernels.interpret_gpu():
         prepared = dispatch.prepare(op, **jax.tree.map(jnp.asarray, given), **case.static)
-        if case not in INTERPRETED[op] and (reason := dispatch.load(op, "pallas_gpu").unsupported(**prepared)):
+        if case in CASES[op] and (reason := dispatch.load(op, "pallas_gpu").unsupported(**prepared)):
             pytest.skip(reason)
         found = jax.block_until_ready(jax.jit(everything(op, "pallas_gpu", case))(given, cotangents))
     check(op, "pallas_gpu", case, found, definition(op, case, given, cotangents))
 
 
-@pytest.mark.parametrize("op", OPS_WITH_KERNELS)
-@pytest.mark.parametrize(("K", "V"), [(64, 128), (256, 256)])
-def test_kernels_lower_for_an_h100_that_is_elsewhere(op, K, V):
+@pytest.mark.parametrize(("op", "rank", "K", "V"), LOWERED)
+def test_kernels_lower_for_an_h100_that_is_elsewhere(op, rank, K, V):
     """Layouts that the card lacks, and blocks that exceed its shared memory, fail here as they would there."""
-    case = Case("", inputs(2, 256, 2, 1, K, V, rank="BTH"), dtype="bfloat16")
+    case = Case("", dispatch.load(op, "cases").inputs(2, 256, 2, 1, K, V, rank=rank), dtype="bfloat16")
     given, cotangents = draw(op, case, seed=0)
     with elsewhere(H100):
         traced = jax.jit(everything(op, "pallas_gpu", case)).trace(given, cotangents)
@@ -94,8 +134,9 @@ def test_what_has_no_kernel_is_refused_in_words():
     with kernels.interpret_gpu():
         for reason, arguments in {
             "must be bfloat16": {"q": q.astype("float32")},
-            "gate of every key channel": {"g": jnp.zeros((1, 3, 1, 64))},
             "decay of the value axis": {"gv": jnp.zeros((1, 3, 1, 64))},
         }.items():
             with pytest.raises(ValueError, match=reason):
                 kernels.gla(**({"q": q, "k": q, "v": q} | arguments), impl="pallas_gpu")
+        with pytest.raises(ValueError, match="read before the decay"):
+            kernels.delta_rule(q, q, q, q[..., 0], read="undecayed", impl="pallas_gpu")

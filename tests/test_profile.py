@@ -10,7 +10,7 @@ from flax import nnx
 from subquad.archs import LM, preset
 from subquad.experiments.cli import parse
 from subquad.experiments.errors import UserError
-from subquad.experiments.profile import decode, drift, gpu, gpu_peers, length, memory, tpu
+from subquad.experiments.profile import decode, drift, length, memory, tpu
 from subquad.experiments.profile.schedule import count
 from subquad.experiments.profile.workloads import Point, Size
 
@@ -115,24 +115,3 @@ def test_a_kernel_s_cycles_are_counted_without_a_tpu():
 def test_an_unknown_kernel_is_named():
     with pytest.raises(UserError, match="there is no 'gla scaler': did you mean 'gla scalar'"):
         parse(["profile", "tpu", "--ops", "gla scaler"])()
-
-
-def test_ops_are_measured_where_there_is_no_gpu(tmp_path, capsys):
-    record = tmp_path / "gpu.json"
-    assert parse(["profile", "gpu", "--ops", "gla scalar", "--tiny", "--record", str(record)])() == 0
-    assert "pallas_gpu: gla: impl='pallas_gpu' cannot run this: this is a cpu, not a GPU" in capsys.readouterr().out
-    rows = json.loads(record.read_text())["rows"]
-    measured = [row for row in rows if row["contestant"] == "xla"]
-    assert [row["backward"] for row in measured] == [False, True]
-    for row in measured:
-        assert row["milliseconds"] > 0
-        assert 0 < row["error"] < 1e-2, row
-    with pytest.raises(UserError, match="there is no 'gla scala'"):
-        parse(["profile", "gpu", "--ops", "gla scala"])()
-
-
-def test_a_contestant_that_errs_is_seen(monkeypatch):
-    wrong = gpu_peers.of_jax(lambda x: 1.1 * x["v"])
-    monkeypatch.setattr(gpu_peers, "contestants", lambda op: {"wrong": wrong})
-    rows = gpu.measure("gla scalar", gpu.TINY[0], gpu.QUICK, 1e9, 1e9)
-    assert min(row.error for row in rows if row.contestant == "wrong") > 0.1

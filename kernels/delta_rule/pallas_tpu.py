@@ -5,6 +5,9 @@ import jax.numpy as jnp
 from .. import wy_grid_tpu
 from ..decay_tpu import Heads, each
 from ..wy_tpu import Factors
+from .arguments import OUTPUTS, axes
+
+__all__ = ["OUTPUTS", "axes", "run", "unsupported"]
 
 HEADS = 8
 """The most heads of a grid step."""
@@ -13,21 +16,6 @@ HEADS = 8
 def unsupported(q, k, v, **_) -> str | None:
     """Why these arguments do not run here, in words."""
     return wy_grid_tpu.unsupported(q, k, v)
-
-
-OUTPUTS = ("B T H V", "B H K V")
-
-
-def axes(v, beta, g, *, erase_key, **_) -> dict[str, str]:
-    """The axes of the arrays; none where a pair is among them, which then runs as it is, whatever the mesh."""
-    if isinstance(beta, tuple):
-        return {}
-    of_heads = lambda x: "B T H K" if x.shape[2] == v.shape[2] else "B T Hk K"  # noqa: E731
-    found = {"q": "B T Hk K", "k": "B T Hk K", "v": "B T H V", "beta": "B T H"}
-    found |= {"initial_state": "B H K V", "segment_ids": "B T"}
-    if g is not None:
-        found["g"] = "B T H" if g.ndim == 3 else of_heads(g)
-    return found if erase_key is None else found | {"erase_key": of_heads(erase_key)}
 
 
 def run(q, k, v, beta, g, *, erase_key, read, scale, initial_state, segment_ids):

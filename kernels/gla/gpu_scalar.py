@@ -1,7 +1,7 @@
 """GPU kernels of gla with one gate per token and head: a block walks over the chunks of a head with its state on chip.
 
-The arrays are as the op has them, ``[B, T, heads, width]``; sums of gates are ``[B, H, N, 2, 64]`` (see ``sums``). With
-D the decays inside a chunk:
+The arrays are as the op has them, ``[B, T, heads, width]``; sums of gates are ``[B, H, N, 2, 64]``, by
+``decay_gpu.sums``. With D the decays inside a chunk:
 
     y = (q k^T * D) v + enter (q S)        S' = through S + k^T (leave v)
 
@@ -16,68 +16,23 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from ..decay_gpu import enter_decays, gate_gradients, leave_decays, through_decay, within_decays
 from ..mosaic_gpu import (
     TILE,
     block,
-    by_column,
     by_row,
     call,
-    column,
     indices,
     load,
     part,
     product,
     put,
-    row,
     scan,
     send,
     sent,
     shared,
     transposed,
 )  # fmt: skip
-
-LOG2E = 1.4426950408889634
-LEAST = -256.0
-"""To the base 2, the least log-decay of one token: 0 in float32. A border of segments is a gate of that size."""
-
-
-def sums(g: jax.Array, border: jax.Array | None) -> jax.Array:
-    """Natural-log gates ``[B, T, H]``, summed from a chunk's beginning, to the base 2: ``[B, H, N, 2, 64]``.
-
-    In two parts whose differences lose nothing: the first is a multiple of 1/256 below 2^15 and so exact in float32,
-    the second is at most 1/8. ``border``: ``[B, T]``, where a segment begins.
-    """
-    g = jnp.maximum(g * LOG2E, LEAST)
-    if border is not None:
-        g = jnp.where(border[..., None], LEAST, g)
-    g = g.swapaxes(1, 2).reshape(g.shape[0], g.shape[2], -1, TILE)
-    coarse = jnp.round(g * 256) / 256
-    return jnp.cumsum(jnp.stack([coarse, g - coarse], -2), -1)
-
-
-def _within(sums, *, rows_later: bool, log_scale: float) -> jax.Array:
-    """The decays between the tokens of a chunk, times the scale: from columns to rows, or the other way round."""
-    exponent = by_row(column(sums.at[0])) - by_column(row(sums.at[0]))
-    exponent += by_row(column(sums.at[1])) - by_column(row(sums.at[1]))
-    r, c = indices()
-    exponent, meet = (exponent, r >= c) if rows_later else (-exponent, r <= c)
-    return jnp.exp2(jnp.where(meet, exponent + log_scale, -jnp.inf))
-
-
-def _enter(sums) -> jax.Array:
-    """From the entering state to each token."""
-    return jnp.exp2(column(sums.at[0]) + column(sums.at[1]))
-
-
-def _leave(sums) -> jax.Array:
-    """From each token to the leaving state."""
-    last = sums[0, TILE - 1], sums[1, TILE - 1]
-    return jnp.exp2((last[0] - column(sums.at[0])) + (last[1] - column(sums.at[1])))
-
-
-def _through(sums) -> jax.Array:
-    """From the entering to the leaving state."""
-    return jnp.exp2(sums[0, TILE - 1] + sums[1, TILE - 1])
 
 
 def _forward_kernel(scale: float, keep: bool, q, k, v, sums, first, *refs) -> None:
@@ -90,12 +45,12 @@ def _forward_kernel(scale: float, keep: bool, q, k, v, sums, first, *refs) -> No
         sent()
         for m in tiles:
             state[part(m)] = S[m].astype(state.dtype)
-        decay = _within(sums, rows_later=True, log_scale=math.log2(scale))
+        decay = within_decays(sums, rows_later=True, log_scale=math.log2(scale))
         put(low, product(q, transposed(k)) * decay)
-        read = product(low, v) + by_row(_enter(sums) * scale) * product(q, state)
-        put(low, load(v) * by_row(_leave(sums)))
+        read = product(low, v) + by_row(enter_decays(sums) * scale) * product(q, state)
+        put(low, load(v) * by_row(leave_decays(sums)))
         written = [product(transposed(k.at[:, part(m)]), low) for m in tiles]
-        through = _through(sums)  # before the send: after it, the fetch of a later chunk may overwrite the sums
+        through = through_decay(sums)  # before the send: after it, the fetch of a later chunk may overwrite the sums
         out[...] = read.astype(out.dtype)
         send((out, y.at[b, part(n), h, part(c)]), *((state, ref.at[b, h, n, :, part(c)]) for ref in kept))
         return tuple(through * S[m] + written[m] for m in tiles)
@@ -135,8 +90,8 @@ def _backward_kernel(scale: float, q, k, v, dy, kept, sums, dlast, *refs) -> Non
         sent()
         for m in tiles:
             dstate[:, part(m)] = dS[m].astype(dstate.dtype)
-        decay = _within(sums, rows_later=False, log_scale=math.log2(scale))
-        enter, leave, through = _enter(sums) * scale, _leave(sums), _through(sums)
+        decay = within_decays(sums, rows_later=False, log_scale=math.log2(scale))
+        enter, leave, through = enter_decays(sums) * scale, leave_decays(sums), through_decay(sums)
         scores = product(k, transposed(q))
         put(low, scores * decay)
         for m in tiles:
@@ -187,9 +142,5 @@ def backward(scale: float, q, k, v, dy, kept, sums, dlast) -> tuple[jax.Array, .
         scratch=[shared(TILE, TILE), shared(TILE, V), shared(TILE, TILE), shared(TILE, TILE), shared(TILE, V),
                  shared(4, TILE, dtype=jnp.float32)],
     )(q, k, v, dy, kept, sums, dlast)  # fmt: skip
-    # The gate of t decays what passes it: between tokens inside, from before to tokens, to after, from before to after.
-    columns, rows, after, passing = jnp.moveaxis(pieces.sum(2), -2, 0)
-    until = jnp.flip(jnp.cumsum(jnp.flip(columns + rows, -1), -1), -1)
-    before = jnp.cumsum(jnp.pad(after[..., :-1], [(0, 0)] * 3 + [(1, 0)]), -1)
-    dg = until + before + passing.sum(-1, keepdims=True)
-    return dq, dk, dv.astype(jnp.float32).sum(0), dg.reshape(B, H, T).swapaxes(1, 2), dfirst
+    dg = gate_gradients(pieces.sum(2)).reshape(B, H, T).swapaxes(1, 2)
+    return dq, dk, dv.astype(jnp.float32).sum(0), dg, dfirst

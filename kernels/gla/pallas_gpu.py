@@ -1,73 +1,52 @@
-"""Gated linear attention on Hopper GPUs: pads, and ties the kernels' passes together."""
+"""Gated linear attention on Hopper GPUs: a gate a channel by ``wy_gpu``, and kernels of its own for one a head.
+
+Without anything to invert, these do all of a chunk in one pass.
+"""
 
 from functools import partial
 
 import jax
-import jax.numpy as jnp
 
-from .. import gpu
-from ..mosaic_gpu import TILE
+from .. import wy_gpu
+from ..decay_gpu import sums
 from . import arguments, gpu_scalar
 from .arguments import OUTPUTS, axes
 
 __all__ = ["OUTPUTS", "axes", "run", "unsupported"]
 
 
-def unsupported(q, k, v, g, *, gv, **_) -> str | None:
+def unsupported(q, k, v, *, gv, **_) -> str | None:
     """What does not run here, in words."""
-    if reason := gpu.unsupported():
+    if reason := wy_gpu.unsupported(q, k, v):
         return reason
-    if {x.dtype.name for x in (q, k, v)} != {"bfloat16"}:
-        return "q, k and v must be bfloat16"
-    if max(q.shape[3], v.shape[3]) > 256:
-        return f"K and V may be at most 256, not {q.shape[3]} and {v.shape[3]}"
-    if g is not None and g.ndim == 4:
-        return "there is no kernel for a gate of every key channel"
     return "there is no kernel for a decay of the value axis" if gv is not None else None
 
 
 def run(q, k, v, g, **rest):
     """See ``gla``."""
-    return arguments.run(_padded, q, k, v, g, **rest)
 
+    def kernels(q, k, v, g, *arguments):
+        return wy_gpu.run(q, k, v, None, g, *arguments, passes=_passes if g.ndim == 3 else None)
 
-def _padded(q, k, v, g, scale: float, state, number):
-    """Whole chunks and whole tiles. ``number`` counts the segments, or is None."""
-    (T, K), V = (q.shape[1], q.shape[3]), v.shape[3]
-    pad = lambda x, n: jnp.pad(x, ((0, 0), (0, -T % TILE), (0, 0), (0, n)))  # noqa: E731
-    q, k, v = pad(q, -K % TILE), pad(k, -K % TILE), pad(v, -V % TILE)
-    g = jnp.pad(g, ((0, 0), (0, -T % TILE), (0, 0)))
-    border = None
-    if number is not None:
-        border = jnp.pad(jnp.diff(number, axis=1, prepend=0) > 0, ((0, 0), (0, -T % TILE)))
-    state = jnp.pad(state, ((0, 0), (0, 0), (0, -K % TILE), (0, -V % TILE)))
-    y, last = _passes(scale, q, k, v, g, state, border)
-    return y[:, :T, :, :V], last[:, :, :K, :V]
+    return arguments.run(kernels, q, k, v, g, **rest)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _passes(scale, q, k, v, g, first, border):
-    return tuple(gpu_scalar.forward(scale, False, q, k, v, gpu_scalar.sums(g, border), first))
+def _passes(scale, q, k, v, _, g, first, border):
+    return tuple(gpu_scalar.forward(scale, False, q, k, v, sums(g, border), first))
 
 
-def _forward(scale, q, k, v, g, first, border):
-    sums = gpu_scalar.sums(g, border)
-    y, last, kept = gpu_scalar.forward(scale, True, q, k, v, sums, first)
-    return (y, last), (q, k, v, kept, sums)
+def _forward(scale, q, k, v, _, g, first, border):
+    upto = sums(g, border)
+    y, last, kept = gpu_scalar.forward(scale, True, q, k, v, upto, first)
+    return (y, last), (q, k, v, kept, upto)
 
 
 def _backward(scale, residuals, cotangents):
-    q, k, v, kept, sums = residuals
+    q, k, v, kept, upto = residuals
     dy, dlast = cotangents
-    dq, dk, dv, dg, dfirst = gpu_scalar.backward(scale, q, k, v, dy, kept, sums, dlast)
-
-    def joined(dx, x):
-        """The sum over the value heads that share a key head."""
-        if dx.shape == x.shape:
-            return dx
-        return dx.reshape(*x.shape[:3], -1, x.shape[3]).astype(jnp.float32).sum(3).astype(x.dtype)
-
-    return joined(dq, q), joined(dk, k), dv.astype(v.dtype), dg, dfirst, None
+    dq, dk, dv, dg, dfirst = gpu_scalar.backward(scale, q, k, v, dy, kept, upto, dlast)
+    return wy_gpu.joined(q, dq), wy_gpu.joined(k, dk), dv.astype(v.dtype), None, dg, dfirst, None
 
 
 _passes.defvjp(_forward, _backward)

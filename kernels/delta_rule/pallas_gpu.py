@@ -1,0 +1,35 @@
+"""The delta rule on Hopper GPUs: what it erases and writes, for ``wy_gpu``."""
+
+import jax.numpy as jnp
+
+from .. import wy_gpu
+from ..heads import repeat_heads
+from ..segments import segments
+from .arguments import OUTPUTS, axes
+
+__all__ = ["OUTPUTS", "axes", "run", "unsupported"]
+
+
+def unsupported(q, k, v, *, read, **_) -> str | None:
+    """What does not run here, in words."""
+    if reason := wy_gpu.unsupported(q, k, v):
+        return reason
+    return "there is no kernel for a read before the decay" if read == "undecayed" else None
+
+
+def run(q, k, v, beta, g, *, erase_key, scale, initial_state, segment_ids, **_):
+    """See ``delta_rule``."""
+    (B, T, H, _), low = v.shape, v.dtype
+    e, w = beta if isinstance(beta, tuple) else (beta[..., None], beta[..., None])
+    wide = lambda x: repeat_heads(x, H).astype(jnp.float32)  # noqa: E731
+    a = (wide(e) * wide(k if erase_key is None else erase_key)).astype(low)
+    v = (wide(w) * wide(v)).astype(low)
+    g = jnp.zeros((B, T, H)) if g is None else repeat_heads(g, H)
+    g = g.astype(jnp.float32)
+    if not isinstance(scale, float | int):
+        q, scale = (q * jnp.asarray(scale, jnp.float32)).astype(low), 1.0
+    number = None
+    if segment_ids is not None:
+        number, valid = segments(segment_ids)
+        q, k, v, a, g = (jnp.where(valid.reshape(B, T, *[1] * (x.ndim - 2)), x, 0) for x in (q, k, v, a, g))
+    return wy_gpu.run(q, k, v, a, g, float(scale), initial_state, number)

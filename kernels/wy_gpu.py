@@ -1,0 +1,89 @@
+"""The delta rule and gla on Hopper GPUs: what is made for all chunks at once, and then a walk over the states.
+
+    S_t = decayed S_{t-1} + k_t u_t^T        u_t = v_t - (decayed S_{t-1})^T a_t        y_t = scale S_t^T q_t
+
+Without a, u is v.
+"""
+
+from collections.abc import Callable
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+
+from . import gpu, states_gpu, vector_weights_gpu, weights_gpu
+from .decay_gpu import sums
+from .mosaic_gpu import TILE
+
+
+def unsupported(q, k, v) -> str | None:
+    """Why no GPU kernel runs here, or not on arrays like these, in words."""
+    if reason := gpu.unsupported():
+        return reason
+    if {x.dtype.name for x in (q, k, v)} != {"bfloat16"}:
+        return "q, k and v must be bfloat16"
+    if max(q.shape[3], v.shape[3]) > 256:
+        return f"K and V may be at most 256, not {q.shape[3]} and {v.shape[3]}"
+    return None
+
+
+def run(q, k, v, a, g, scale: float, state, number, *, passes: Callable | None = None):
+    """``y`` and the last state of bfloat16 arrays ``[B, T, heads, width]``; pads them to whole chunks and tiles.
+
+    ``g`` are natural-log gates ``[B, T, H]`` or ``[B, T, H, K]``; ``number`` counts the segments, or is None. Padding
+    tokens are zeros. ``a`` may be None if the gates are of channels. ``passes`` may take the place of the walk here.
+    """
+    (T, K), V, late = (q.shape[1], q.shape[3]), v.shape[3], (0, -q.shape[1] % TILE)
+
+    def pad(x):
+        return jnp.pad(x, [(0, 0), late, (0, 0), *([(0, -x.shape[3] % TILE)] if x.ndim == 4 else [])])
+
+    border = None
+    if number is not None:
+        border = jnp.pad(jnp.diff(number, axis=1, prepend=0) > 0, ((0, 0), late))
+    state = jnp.pad(state, ((0, 0), (0, 0), (0, -K % TILE), (0, -V % TILE)))
+    q, k, v, a, g = jax.tree.map(pad, (q, k, v, a, g))
+    y, last = (passes or _passes)(scale, q, k, v, a, g, state, border)
+    return y[:, :T, :, :V], last[:, :, :K, :V]
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _passes(scale, q, k, v, a, g, first, border):
+    return _walk(scale, False, q, k, v, a, g, first, border)[0]
+
+
+def _walk(scale, keep, q, k, v, a, g, first, border):
+    if g.ndim == 4:
+        high, low, through = vector_weights_gpu.halves(g, border)
+        gates = high, low
+        x = {"v": v, "through": through} | vector_weights_gpu.forward(scale, q, k, a, high, low)
+    else:
+        gates = upto = sums(g, border)
+        P, X = weights_gpu.forward(scale, q, k, a, upto)
+        x = {"q": q, "k": k, "v": v, "a": a, "P": P, "X": X, "sums": upto}
+    y, last, *kept = states_gpu.forward(scale, keep, x, first)
+    return (y, last), (q, k, a, gates, x, *kept)
+
+
+def _forward(scale, *arguments):
+    return _walk(scale, True, *arguments)
+
+
+def _backward(scale, residuals, cotangents):
+    q, k, a, gates, x, states, *u = residuals
+    u, (dy, dlast) = u[0] if u else x["v"], cotangents
+    dv, dstates, dfirst = states_gpu.backward(scale, x, dy, dlast)
+    module = vector_weights_gpu if "through" in x else weights_gpu
+    gates = (*gates, x["through"]) if "through" in x else (gates,)
+    dq, dk, da, dg = module.backward(scale, q, k, a, gates, (u, dv, dy, states, dstates))
+    return joined(q, dq), joined(k, dk), dv, da, dg, dfirst, None
+
+
+_passes.defvjp(_forward, _backward)
+
+
+def joined(x: jax.Array, dx) -> jax.Array:
+    """The sum over the value heads that share a key head."""
+    if dx.shape == x.shape:
+        return dx
+    return dx.reshape(*x.shape[:3], -1, x.shape[3]).astype(jnp.float32).sum(3).astype(x.dtype)
