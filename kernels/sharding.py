@@ -70,9 +70,10 @@ def per_shard(run: Callable, arguments: Mapping[str, Any], axes: Mapping[str, An
     for axis in heads:
         parts *= mesh.shape[axis]
     if sizes.get("Hk", 1) > 1 and sizes["Hk"] % parts:  # a part of the value heads would read other key heads
-        for name, x in arrays.items():
-            if isinstance(axes[name], str) and "Hk" in axes[name].split():
-                arrays[name] = repeat_heads(x, sizes["H"], axes[name].split().index("Hk"))
+        by_head = lambda names, x: (  # noqa: E731
+            repeat_heads(x, sizes["H"], names.split().index("Hk")) if "Hk" in names.split() else x
+        )
+        arrays = {name: jax.tree.map(by_head, axes[name], x) for name, x in arrays.items()}
         sizes["Hk"] = sizes["H"]
     if not batch and not heads:
         return run(**arguments)

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from ... import kernels
-from ...kernels.sparse_attention import Window
+from ...kernels.sparse_attention import Blocks, Window
 from .peers import splash
 
 DIM = 512
@@ -70,6 +70,15 @@ SOURCES: dict[str, Callable[[jax.Array], jax.Array]] = {
     "float": lambda x: x.astype(jnp.float32),
 }
 
+
+def listed(size: int, q: jax.Array, k: jax.Array, v: jax.Array, **args) -> tuple[jax.Array]:
+    """Attention of blocks of ``size`` queries to 16 blocks of as many keys: their own, and others for each head."""
+    T, H = q.shape[1:3]
+    own, head, entry = jnp.ogrid[: -(-T // size), :H, :16]
+    number = jnp.where(entry == 0, own, (own * 7 + head * 5 + entry * 11) % jnp.maximum(own, 1))
+    return (kernels.sparse_attention(q, k, v, mask=Blocks(size * number[None], size, size), **args),)
+
+
 QKV = {"q": ("HK", "norm"), "k": ("HK", "norm"), "v": ("HV", "plain")}
 OPS: dict[str, Workload] = {
     "gla scalar": Workload(kernels.gla, QKV | {"g": ("H", "gate")}),
@@ -77,6 +86,8 @@ OPS: dict[str, Workload] = {
     "delta scalar": Workload(kernels.delta_rule, QKV | {"beta": ("H", "sigmoid"), "g": ("H", "gate")}),
     "delta vector": Workload(kernels.delta_rule, QKV | {"beta": ("H", "sigmoid"), "g": ("HK", "gate")}),
     "window 1024": Workload(lambda **args: (kernels.sparse_attention(mask=Window(1024), **args),), QKV),
+    "blocks 64": Workload(lambda **args: listed(64, **args), QKV),
+    "blocks 128": Workload(lambda **args: listed(128, **args), QKV),
     "mlstm": Workload(kernels.mlstm, QKV | {"i": ("H", "float"), "f": ("H", "float")}),
     "dplr": Workload(kernels.dplr, QKV | {"a": ("HK", "norm"), "b": ("HK", "plain"), "g": ("HK", "gate")}),
     "linear_scan": Workload(
