@@ -30,7 +30,7 @@ IMPLEMENTATIONS: dict[str, tuple[str, ...]] = {
     "mlstm": ("pallas_tpu", "xla", "reference"),
     "selective_scan": ("pallas_tpu", "xla", "reference"),
     "short_conv": ("xla", "reference"),
-    "slstm": ("xla", "reference"),
+    "slstm": ("pallas_tpu", "xla", "reference"),
     "sparse_attention": ("pallas_tpu", "xla", "reference"),
     "ttt_linear": ("xla", "reference"),
 }
