@@ -28,6 +28,7 @@ SIMULATED = {
     "dplr": ("no groups", "strong gate", "half strong gate", "packed, half strong gate", "padding", "bfloat16"),
     "gla": ("constant gate", "one token", "vector gate", "half strong bonus", *HALVES),
     "mlstm": ("no state", "extreme input gates", "packed", "padding, closed input gates", "bfloat16"),
+    "slstm": ("extreme gates", "packed", "wide", "many sequences", "bfloat16"),
     "sparse_attention": ("dilated, padding", "window, more keys, packed", "bfloat16"),
 }
 """Of ops with many cases those that are always simulated, about 8 s each; ``-m exhaustive`` simulates the others."""
@@ -75,6 +76,8 @@ def test_simulated_kernel_agrees_with_the_definition(op, case, monkeypatch):
         monkeypatch.setitem(widths, False, widths[False] if case.name == "scalar gate" else 256)
     elif op in ("delta_rule", "dplr"):
         monkeypatch.setattr(dispatch.load(op, "pallas_tpu"), "HEADS", 2)
+    elif op == "slstm":  # several chunks
+        monkeypatch.setattr(dispatch.load(op, "pallas_tpu"), "CHUNK", 16)
     with kernels.simulate_tpu():
         if reason := refusal(op, case, inputs):
             pytest.skip(reason)

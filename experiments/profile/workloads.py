@@ -88,6 +88,7 @@ OPS: dict[str, Workload] = {
         {"A": ("DN", "rate")},
         ("DN", (6, 1), (24, 2)),
     ),
+    "slstm": Workload(kernels.slstm, {"gates": ("H4K", "plain")}, {"r": ("H4KK", "plain")}, ("HK", (18, 7), (57, 15))),
 }
 """What ``subquad profile tpu`` knows; a new one is a line."""
 

@@ -11,6 +11,7 @@ from jax.experimental.pallas import tpu as pltpu
 from .. import tpu
 from ..mosaic import LANES, VMEM, call
 from ..segments import segments
+from . import SLSTMState
 from .tpu_cell import FACTORS, STATE, SUBLANES, Plan, backward_kernel, forward_kernel
 
 CHUNK, PACKED = 64, 16
@@ -32,10 +33,10 @@ def plan_for(gates, r, masked: bool) -> Plan | None:
     B, T, H, _, D = gates.shape
     D += -D % LANES
     terms = 1 if r.dtype == "bfloat16" else 3
-    fits = lambda n, most: [d for d in range(min(n, most), 0, -1) if n % d == 0]  # noqa: E731
-    for b in fits(B, ROWS):
-        heads = fits(H, max(1, SUBLANES // b))[0]
-        for groups in fits(H // heads, max(1, ROWS // (heads * b))):
+    divisors = lambda n, most: [d for d in range(min(n, most), 0, -1) if n % d == 0]  # noqa: E731
+    for b in divisors(B, ROWS):
+        heads = divisors(H, max(1, SUBLANES // b))[0]
+        for groups in divisors(H // heads, max(1, ROWS // (heads * b))):
             C = min(CHUNK, -(-T // PACKED) * PACKED)
             while C >= PACKED:
                 plan = Plan(C, b, heads, groups, D, terms, masked or T % C > 0)
@@ -56,19 +57,18 @@ def unsupported(gates, r, *, segment_ids=None, **_) -> str | None:
     return None
 
 
-OUTPUTS = ("B T H D", ("B H D",) * 4)
+OUTPUTS = ("B T H D", SLSTMState._make(["B H D"] * STATE))
 
 
 def axes(**_) -> dict[str, Any]:
     """The axes of the arrays."""
-    state = type(_["initial_state"])(*OUTPUTS[1])
-    return {"gates": "B T H G D", "r": "H G D D", "initial_state": state, "segment_ids": "B T"}
+    return {"gates": "B T H 4 D", "r": "H 4 D D", "initial_state": OUTPUTS[1], "segment_ids": "B T"}
 
 
 @jax.jit
 def run(gates, r, *, initial_state, segment_ids):
     """See ``slstm``."""
-    (B, T, H, _, D) = gates.shape
+    B, T, H, _, D = gates.shape
     plan = plan_for(gates, r, segment_ids is not None)
     assert plan is not None
     late, wide = (0, -T % plan.C), (0, plan.D - D)
@@ -91,7 +91,7 @@ def run(gates, r, *, initial_state, segment_ids):
     q, n, h, m = _unrows(plan, state, (STATE, B, H, plan.D))[..., :D]
     y = y[:, :T].reshape(B, T, H, plan.D)[..., :D]
     y = y if valid is None else jnp.where(valid[..., None, None], y, 0)
-    return y, type(initial_state)(q * n, n, h, jax.lax.stop_gradient(m))
+    return y, SLSTMState(q * n, n, h, jax.lax.stop_gradient(m))
 
 
 def _rows(plan: Plan, state):
@@ -127,8 +127,10 @@ class _Blocks:
         H = width // (STATE * plan.D)
         chunk = lambda c: N - 1 - c if reverse else c  # noqa: E731
         self.grid = B // plan.B, H // each, N
-        tokens = lambda parts: pl.BlockSpec((plan.B, plan.C, each * parts * plan.D), lambda b, h, c: (b, chunk(c), h))  # noqa: E731
-        self.gates, self.values = tokens(STATE), tokens(1)
+        values = each * plan.D
+        self.gates, self.values = (
+            pl.BlockSpec((plan.B, plan.C, parts * values), lambda b, h, c: (b, chunk(c), h)) for parts in (STATE, 1)
+        )
         self.marks = [pl.BlockSpec((plan.B, plan.C, LANES), lambda b, h, c: (b, chunk(c), 0))] * plan.masked
         self.state = pl.BlockSpec((None, plan.groups, STATE, plan.rows, plan.D), lambda b, h, c: (b, h, 0, 0, 0))
         self.matrices = lambda shape: pl.BlockSpec((shape[0], plan.groups, *shape[2:]), lambda b, h, c: (0, h, 0, 0))

@@ -71,13 +71,13 @@ class Plan(NamedTuple):
         return pl.ds(t, self.rows, stride=self.C)
 
 
-def scatter(ref, n: int, rows: slice, x: jax.Array, first: int = 0) -> None:
+def scatter(ref, n: int, rows: slice | pl.Slice, x: jax.Array, first: int = 0) -> None:
     """Writes the lanes of ``x`` to registers of a group, from the ``first`` on."""
     for k in range(x.shape[1] // LANES):
         ref[n, first + k, rows] = x[:, k * LANES : (k + 1) * LANES].astype(jnp.float32)
 
 
-def gather(ref, n: int, rows, first: int, count: int) -> jax.Array:
+def gather(ref, n: int, rows: slice | pl.Slice, first: int, count: int) -> jax.Array:
     """The inverse of ``scatter``."""
     return jnp.concatenate([ref[n, first + k, rows] for k in range(count)], 1)
 
