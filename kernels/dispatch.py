@@ -29,7 +29,7 @@ IMPLEMENTATIONS: dict[str, tuple[str, ...]] = {
     "longhorn": ("xla", "reference"),
     "mlstm": ("pallas_tpu", "xla", "reference"),
     "selective_scan": ("pallas_tpu", "xla", "reference"),
-    "short_conv": ("xla", "reference"),
+    "short_conv": ("pallas_tpu", "xla", "reference"),
     "slstm": ("pallas_tpu", "xla", "reference"),
     "sparse_attention": ("pallas_tpu", "xla", "reference"),
     "ttt_linear": ("xla", "reference"),

@@ -1,5 +1,7 @@
 """The delta rule on TPUs: see ``wy_grid_tpu``."""
 
+from typing import Any
+
 import jax.numpy as jnp
 
 from .. import wy_grid_tpu
@@ -18,12 +20,11 @@ def unsupported(q, k, v, **_) -> str | None:
 OUTPUTS = ("B T H V", "B H K V")
 
 
-def axes(v, beta, g, *, erase_key, **_) -> dict[str, str]:
-    """The axes of the arrays; none where a pair is among them, which then runs as it is, whatever the mesh."""
-    if isinstance(beta, tuple):
-        return {}
+def axes(v, beta, g, *, erase_key, **_) -> dict[str, Any]:
+    """The axes of the arrays."""
     of_heads = lambda x: "B T H K" if x.shape[2] == v.shape[2] else "B T Hk K"  # noqa: E731
-    found = {"q": "B T Hk K", "k": "B T Hk K", "v": "B T H V", "beta": "B T H"}
+    found: dict[str, Any] = {"q": "B T Hk K", "k": "B T Hk K", "v": "B T H V"}
+    found["beta"] = (of_heads(beta[0]), "B T H V") if isinstance(beta, tuple) else "B T H"
     found |= {"initial_state": "B H K V", "segment_ids": "B T"}
     if g is not None:
         found["g"] = "B T H" if g.ndim == 3 else of_heads(g)
