@@ -18,6 +18,8 @@ from subquad.kernels.cases import Case
 from subquad.kernels.delta_rule.cases import inputs as delta_rule_inputs
 from subquad.kernels.dplr.cases import inputs as dplr_inputs
 from subquad.kernels.linear_scan.cases import inputs as linear_scan_inputs
+from subquad.kernels.short_conv.cases import PADDED as CONV_PADDED
+from subquad.kernels.short_conv.cases import inputs as short_conv_inputs
 from subquad.kernels.slstm.cases import Case as slstm_case
 from subquad.kernels.slstm.cases import inputs as slstm_inputs
 from subquad.kernels.sparse_attention import Window
@@ -32,6 +34,7 @@ SIMULATED = {
     "dplr": ("no groups", "strong gate", "half strong gate", "packed, half strong gate", "padding", "bfloat16"),
     "gla": ("constant gate", "one token", "vector gate", "half strong bonus", *HALVES),
     "mlstm": ("no state", "extreme input gates", "packed", "padding, closed input gates", "bfloat16"),
+    "short_conv": ("silu", "one tap", "more padding than tokens", "bfloat16, padding"),
     "slstm": ("extreme gates", "packed", "wide", "many sequences", "bfloat16"),
     "sparse_attention": ("dilated, padding", "window, more keys, packed", "bfloat16"),
 }
@@ -80,7 +83,7 @@ def test_simulated_kernel_agrees_with_the_definition(op, case, monkeypatch):
         monkeypatch.setitem(widths, False, widths[False] if case.name == "scalar gate" else 256)
     elif op in ("delta_rule", "dplr"):
         monkeypatch.setattr(dispatch.load(op, "pallas_tpu"), "HEADS", 2)
-    elif op == "slstm":  # several chunks
+    elif op in ("short_conv", "slstm"):  # several chunks
         monkeypatch.setattr(dispatch.load(op, "pallas_tpu"), "CHUNK", 16)
     with kernels.simulate_tpu():
         if reason := refusal(op, case, inputs):
@@ -163,6 +166,9 @@ SHARDED = [
     sharded("gla", CASES["gla"][0], 2, "Explicit"),
     sharded("mlstm", CASES["mlstm"][0], 2),
     sharded("linear_scan", Case("channels", linear_scan_inputs(T=17, D=6, state=True)), 2),
+    sharded(
+        "short_conv", Case("channels, packed", short_conv_inputs(T=21, D=6, state=True, ids=CONV_PADDED[:, :21])), 2
+    ),
     sharded("slstm", slstm_case("heads", slstm_inputs(T=17, H=4)), 4),
     sharded("dplr", Case("grouped heads", dplr_inputs(T=17, V=16)), 2),
     sharded("delta_rule", PAIR, 4),

@@ -31,7 +31,7 @@ def _in_pieces(activation, x, w, b, tail, same):
 
 
 def by_segment(convolved, x, w, b, initial_state, segment_ids):
-    """``convolved(x, w, b, tail, same)``, see ``convolve``, on tokens with what is padding behind them; and the tail."""
+    """``convolved(x, w, b, tail, same)``, see ``convolve``, with padding behind the tokens; and the tail."""
     (B, T, _), n = x.shape, w.shape[0] - 1
     w, b = jax.tree.map(lambda z: z.astype(initial_state.dtype), (w, b))  # their gradients sum over all pieces
     if segment_ids is None:
