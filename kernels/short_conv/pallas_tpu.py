@@ -130,7 +130,7 @@ def backward_kernel(plan: Plan, x, early, w, tail, *refs) -> None:
 
     xs[:ROWS] = jnp.where(step == steps - 1, tail[...], early[ROWS:].astype(jnp.float32))
     xs[ROWS:] = x[...].astype(jnp.float32)
-    if reaches is not None:  # of the zeros, anything
+    if reach is not None and reaches is not None:  # of the zeros, anything
 
         @pl.when(step == 0)
         def _():
@@ -152,10 +152,11 @@ def backward_kernel(plan: Plan, x, early, w, tail, *refs) -> None:
 
     def gradient(start: int, rows: int) -> jax.Array:
         """Of the inputs from a row of ``ds`` on."""
-        later = lambda d: plan.within(reaches, start + d, rows, d, ds[start + d : start + d + rows])  # noqa: E731
-        return sum(
-            (w[plan.n - d : plan.n - d + 1] * later(d) for d in range(1, plan.n + 1)), w[plan.n :][:1] * later(0)
-        )
+        total = jnp.zeros((rows, plan.width), jnp.float32)
+        for d in range(plan.n + 1):
+            later = plan.within(reaches, start + d, rows, d, ds[start + d : start + d + rows])
+            total = total + w[plan.n - d : plan.n - d + 1] * later
+        return total
 
     for start in plan.registers():
         dx[start : start + PACKED] = gradient(ROWS + start, PACKED).astype(dx.dtype)
