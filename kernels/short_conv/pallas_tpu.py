@@ -4,6 +4,7 @@ A tap's rows begin anywhere in a register, and are read so. The backward pass ma
 again, the last chunk first, and reads their gradients as many tokens later. Both see each array once.
 """
 
+from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
@@ -24,6 +25,8 @@ ROWS = 8
 """Tokens of a register, and the most before a chunk that a filter reaches."""
 PACKED = 16
 """Tokens of a register of bfloat16, and of what is computed at a time."""
+TURNS = (4, 3, 2, 1)
+"""How often that may be in a turn of a loop."""
 
 
 def unsupported(x, w, b, **_) -> str | None:
@@ -75,45 +78,56 @@ class Plan(NamedTuple):
     silu: bool
     masked: bool
 
-    def registers(self) -> list[int]:
-        """Where what is computed at a time begins."""
-        return list(range(0, self.C, PACKED))
+    def tiles(self) -> list[tuple[int, slice]]:
+        """The channels, as many as a register has lanes at a time."""
+        return [(k, slice(k * LANES, (k + 1) * LANES)) for k in range(self.width // LANES)]
 
-    def within(self, reach, start: int, rows: int, distance: int, x: jax.Array) -> jax.Array:
-        """``x`` where the token so far before is in the segment, else 0; ``start`` is a row of ``reach``."""
-        if not self.masked or not distance:
-            return x
-        some = reach[start : start + rows]
-        return jnp.where(jnp.concatenate([some] * (self.width // LANES), 1) >= distance, x, 0)
+    def each(self, step: Callable, carry=None):
+        """``step(start, carry) -> carry`` over what is computed at a time, several in a turn of the loop."""
+        count = self.C // PACKED
+        turn = next(n for n in TURNS if count % n == 0)
+
+        def some(i, carry):
+            for n in range(turn):
+                carry = step(pl.multiple_of((i * turn + n) * PACKED, PACKED), carry)
+            return carry
+
+        return jax.lax.fori_loop(0, count // turn, some, carry)
+
+    def within(self, reach, rows: pl.Slice, distance: int, x: jax.Array) -> jax.Array:
+        """``x`` where the token so far before is in the segment, else 0."""
+        return jnp.where(reach[rows] >= distance, x, 0) if self.masked and distance else x
 
 
-def taps_of(plan: Plan, xs, reach, start: int) -> list[jax.Array]:
+def taps_of(plan: Plan, xs, k: int, reach, start) -> list[jax.Array]:
     """What the filter sees from the tokens at ``start`` on, farthest first; ``xs`` holds 8 rows before the chunk's."""
-    seen = lambda d: xs[ROWS + start - d : ROWS + start - d + PACKED]  # noqa: E731
-    return [plan.within(reach, start, PACKED, d, seen(d)) for d in range(plan.n, -1, -1)]
+    rows = lambda d: pl.ds(start + (ROWS - d), PACKED)  # noqa: E731
+    return [plan.within(reach, pl.ds(start, PACKED), d, xs[k, rows(d)]) for d in range(plan.n, -1, -1)]
 
 
-def filtered(plan: Plan, w, seen: list[jax.Array]) -> jax.Array:
+def filtered(plan: Plan, w, lanes: slice, seen: list[jax.Array]) -> jax.Array:
     """The outputs before the activation; the bias is below the taps."""
-    out = w[plan.n + 1 : plan.n + 2]
+    out = w[plan.n + 1 : plan.n + 2, lanes]
     for j, x in enumerate(seen):
-        out = out + w[j : j + 1] * x
+        out = out + w[j : j + 1, lanes] * x
     return out
 
 
 def forward_kernel(plan: Plan, x, w, tail, *refs) -> None:
     """One chunk."""
     reach, (y, xs) = (refs[0], refs[1:]) if plan.masked else (None, refs)
+    first = pl.program_id(2) == 0
+    for k, lanes in plan.tiles():
+        xs[k, :ROWS] = jnp.where(first, tail[:, lanes], xs[k, plan.C :])
+        xs[k, ROWS:] = x[:, lanes].astype(jnp.float32)
 
-    @pl.when(pl.program_id(2) == 0)
-    def _():
-        xs[:ROWS] = tail[...]
+    def step(start, carry):
+        for k, lanes in plan.tiles():
+            z = filtered(plan, w, lanes, taps_of(plan, xs, k, reach, start))
+            y[pl.ds(start, PACKED), lanes] = (z * jax.nn.sigmoid(z) if plan.silu else z).astype(y.dtype)
+        return carry
 
-    xs[ROWS:] = x[...].astype(jnp.float32)
-    for start in plan.registers():
-        z = filtered(plan, w, taps_of(plan, xs, reach, start))
-        y[start : start + PACKED] = (z * jax.nn.sigmoid(z) if plan.silu else z).astype(y.dtype)
-    xs[:ROWS] = xs[plan.C :]
+    plan.each(step)
 
 
 def backward_kernel(plan: Plan, x, early, w, tail, *refs) -> None:
@@ -121,53 +135,61 @@ def backward_kernel(plan: Plan, x, early, w, tail, *refs) -> None:
     reach, refs = (refs[0], refs[1:]) if plan.masked else (None, refs)
     (dy, dx, dw, dtail, xs, ds), reaches = refs[:6], refs[6] if plan.masked else None
     step, steps, C = pl.program_id(2), pl.num_programs(2), plan.C
+    kept = slice(ROWS, 2 * ROWS)
 
     @pl.when(step == 0)
     def _():
         dw[...] = jnp.zeros_like(dw)
-        ds[:ROWS] = jnp.zeros((ROWS, plan.width), jnp.float32)
-        ds[ROWS + C :] = jnp.zeros((ROWS, plan.width), jnp.float32)
-
-    xs[:ROWS] = jnp.where(step == steps - 1, tail[...], early[ROWS:].astype(jnp.float32))
-    xs[ROWS:] = x[...].astype(jnp.float32)
-    if reach is not None and reaches is not None:  # of the zeros, anything
-
-        @pl.when(step == 0)
-        def _():
+        ds[...] = jnp.zeros_like(ds)
+        if reaches is not None:  # of the zeros, anything
             reaches[...] = jnp.zeros_like(reaches)
 
+    if reach is not None and reaches is not None:
+        reaches[ROWS + C :] = reaches[kept]
         reaches[ROWS : ROWS + C] = reach[...]
-    halves = lambda z: z[:ROWS] + z[ROWS:]  # noqa: E731
-    sums = [jnp.zeros((ROWS, plan.width), jnp.float32)] * (plan.n + 2)
-    for start in plan.registers():
-        seen, out = taps_of(plan, xs, reach, start), dy[start : start + PACKED].astype(jnp.float32)
-        if plan.silu:
-            z = filtered(plan, w, seen)
-            gate = jax.nn.sigmoid(z)
-            out = out * gate * (1 + z * (1 - gate))
-        ds[ROWS + start : ROWS + start + PACKED] = out
-        sums = [total + halves(out * z) for total, z in zip(sums, [*seen, jnp.ones_like(out)], strict=True)]
-    for j, total in enumerate(sums):
-        dw[j] += total
+    for k, lanes in plan.tiles():
+        ds[k, ROWS + C :] = ds[k, kept]
+        xs[k, :ROWS] = jnp.where(step == steps - 1, tail[:, lanes], early[ROWS:, lanes].astype(jnp.float32))
+        xs[k, ROWS:] = x[:, lanes].astype(jnp.float32)
 
-    def gradient(start: int, rows: int) -> jax.Array:
+    def outputs(start, sums):
+        new = []
+        for (k, lanes), totals in zip(plan.tiles(), sums, strict=True):
+            seen, out = taps_of(plan, xs, k, reach, start), dy[pl.ds(start, PACKED), lanes].astype(jnp.float32)
+            if plan.silu:
+                z = filtered(plan, w, lanes, seen)
+                gate = jax.nn.sigmoid(z)
+                out = out * gate * (1 + z * (1 - gate))
+            ds[k, pl.ds(start + ROWS, PACKED)] = out
+            found = [*(out * z for z in seen), out]
+            new.append([total + z[:ROWS] + z[ROWS:] for total, z in zip(totals, found, strict=True)])
+        return new
+
+    zero = jnp.zeros((ROWS, LANES), jnp.float32)
+    sums = plan.each(outputs, [[zero] * (plan.n + 2)] * len(plan.tiles()))
+    for (_, lanes), totals in zip(plan.tiles(), sums, strict=True):
+        for j, total in enumerate(totals):
+            dw[j, :, lanes] += total
+
+    def gradient(k: int, lanes: slice, start, rows: int) -> jax.Array:
         """Of the inputs from a row of ``ds`` on."""
-        total = jnp.zeros((rows, plan.width), jnp.float32)
+        total = jnp.zeros((rows, LANES), jnp.float32)
         for d in range(plan.n + 1):
-            later = plan.within(reaches, start + d, rows, d, ds[start + d : start + d + rows])
-            total = total + w[plan.n - d : plan.n - d + 1] * later
+            later = pl.ds(start + d, rows)
+            total = total + w[plan.n - d : plan.n - d + 1, lanes] * plan.within(reaches, later, d, ds[k, later])
         return total
 
-    for start in plan.registers():
-        dx[start : start + PACKED] = gradient(ROWS + start, PACKED).astype(dx.dtype)
+    def inputs(start, carry):
+        for k, lanes in plan.tiles():
+            dx[pl.ds(start, PACKED), lanes] = gradient(k, lanes, start + ROWS, PACKED).astype(dx.dtype)
+        return carry
+
+    plan.each(inputs)
 
     @pl.when(step == steps - 1)
     def _():
-        dtail[...] = gradient(0, ROWS)
-
-    ds[ROWS + C :] = ds[ROWS : 2 * ROWS]
-    if reaches is not None:
-        reaches[ROWS + C :] = reaches[ROWS : 2 * ROWS]
+        for k, lanes in plan.tiles():
+            dtail[:, lanes] = gradient(k, lanes, 0, ROWS)
 
 
 class _Blocks:
@@ -186,8 +208,9 @@ class _Blocks:
         self.sums = pl.BlockSpec((None, plan.n + 2, ROWS, width), lambda b, d, c: (b, 0, 0, d))
 
 
-def _memory(plan: Plan, extra: int, width: int):
-    return pltpu.VMEM((plan.C + extra * ROWS, width), jnp.float32)
+def _memory(plan: Plan, extra: int):
+    """Tokens, with so many registers beside the chunk's: of 128 channels, so that rows lie behind each other."""
+    return pltpu.VMEM((plan.width // LANES, plan.C + extra * ROWS, LANES), jnp.float32)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
@@ -200,7 +223,7 @@ def _convolve(plan: Plan, x, taps, tail, reach):
         in_specs=[blocks.tokens, blocks.taps, blocks.tail, *blocks.reach],
         out_specs=blocks.tokens,
         out_shape=jax.ShapeDtypeStruct(x.shape, x.dtype),
-        scratch_shapes=[_memory(plan, 1, plan.width)],
+        scratch_shapes=[_memory(plan, 1)],
         name="short_conv_forward",
     )(x, taps, tail, *([] if reach is None else [reach]))
 
@@ -223,8 +246,11 @@ def _backward(plan: Plan, kept, dy):
             jax.ShapeDtypeStruct((x.shape[0], plan.n + 2, ROWS, x.shape[2]), jnp.float32),
             jax.ShapeDtypeStruct(tail.shape, jnp.float32),
         ],
-        scratch_shapes=[_memory(plan, 1, plan.width), _memory(plan, 2, plan.width)]
-        + [_memory(plan, 2, LANES)] * plan.masked,
+        scratch_shapes=[
+            _memory(plan, 1),
+            _memory(plan, 2),
+            *[pltpu.VMEM((plan.C + 2 * ROWS, LANES), jnp.float32)] * plan.masked,
+        ],
         name="short_conv_backward",
     )(x, x, taps, tail, *([] if reach is None else [reach]), dy)
     return dx, dtaps.sum((0, 2)), dtail, None if reach is None else jnp.zeros_like(reach)
