@@ -6,7 +6,7 @@ again, the last chunk first, and reads their gradients as many tokens later. Bot
 
 from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -82,7 +82,7 @@ class Plan(NamedTuple):
         """The channels, as many as a register has lanes at a time."""
         return [(k, slice(k * LANES, (k + 1) * LANES)) for k in range(self.width // LANES)]
 
-    def each(self, step: Callable, carry=None):
+    def each(self, step: Callable, carry: Any = None) -> Any:
         """``step(start, carry) -> carry`` over what is computed at a time, several in a turn of the loop."""
         count = self.C // PACKED
         turn = next(n for n in TURNS if count % n == 0)
@@ -167,11 +167,11 @@ def backward_kernel(plan: Plan, x, early, w, tail, *refs) -> None:
 
     zero = jnp.zeros((ROWS, LANES), jnp.float32)
     sums = plan.each(outputs, [[zero] * (plan.n + 2)] * len(plan.tiles()))
-    for (_, lanes), totals in zip(plan.tiles(), sums, strict=True):
+    for lanes, totals in zip([lanes for _, lanes in plan.tiles()], sums, strict=True):
         for j, total in enumerate(totals):
             dw[j, :, lanes] += total
 
-    def gradient(k: int, lanes: slice, start, rows: int) -> jax.Array:
+    def gradient(k: int, lanes: slice, start: Any, rows: int) -> jax.Array:
         """Of the inputs from a row of ``ds`` on."""
         total = jnp.zeros((rows, LANES), jnp.float32)
         for d in range(plan.n + 1):

@@ -12,7 +12,8 @@ from .. import tpu
 from ..mosaic import LANES, VMEM, call
 from ..segments import segments
 from . import SLSTMState
-from .tpu_cell import FACTORS, STATE, SUBLANES, Plan, backward_kernel, forward_kernel
+from .tpu_cell import FACTORS, backward_kernel, forward_kernel
+from .tpu_rows import STATE, SUBLANES, Plan
 
 CHUNK, PACKED = 64, 16
 """The most tokens of a grid step, and the least: those of a register of bfloat16."""
