@@ -29,8 +29,8 @@ IMPLEMENTATIONS: dict[str, tuple[str, ...]] = {
     "longhorn": ("xla", "reference"),
     "mlstm": ("pallas_tpu", "pallas_gpu", "xla", "reference"),
     "selective_scan": ("pallas_tpu", "pallas_gpu", "xla", "reference"),
-    "short_conv": ("pallas_gpu", "xla", "reference"),
-    "slstm": ("xla", "reference"),
+    "short_conv": ("pallas_tpu", "pallas_gpu", "xla", "reference"),
+    "slstm": ("pallas_tpu", "xla", "reference"),
     "sparse_attention": ("pallas_tpu", "xla", "reference"),
     "ttt_linear": ("xla", "reference"),
 }

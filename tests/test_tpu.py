@@ -18,7 +18,13 @@ from subquad.experiments.profile.schedule import GENERATIONS, aot
 from subquad.experiments.profile.workloads import OPS, Point, Size
 from subquad.kernels import dispatch, tpu
 from subquad.kernels.cases import Case
+from subquad.kernels.delta_rule.cases import inputs as delta_rule_inputs
+from subquad.kernels.dplr.cases import inputs as dplr_inputs
 from subquad.kernels.linear_scan.cases import inputs as linear_scan_inputs
+from subquad.kernels.short_conv.cases import PADDED as CONV_PADDED
+from subquad.kernels.short_conv.cases import inputs as short_conv_inputs
+from subquad.kernels.slstm.cases import Case as slstm_case
+from subquad.kernels.slstm.cases import inputs as slstm_inputs
 from subquad.kernels.sparse_attention import Blocks, Window, tpu_listed
 from subquad.kernels.sparse_attention.cases import case as window_case
 from subquad.kernels.sparse_attention.cases import chosen
@@ -33,6 +39,8 @@ SIMULATED = {
     "dplr": ("no groups", "strong gate", "half strong gate", "packed, half strong gate", "padding", "bfloat16"),
     "gla": ("constant gate", "one token", "vector gate", "half strong bonus", *HALVES),
     "mlstm": ("no state", "extreme input gates", "packed", "padding, closed input gates", "bfloat16"),
+    "short_conv": ("silu", "one tap", "more padding than tokens", "bfloat16, padding"),
+    "slstm": ("extreme gates", "packed", "wide", "many sequences", "bfloat16"),
     "sparse_attention": ("dilated, padding", "window, more keys, packed", "bfloat16", "blocks of queries"),
 }
 """Of ops with many cases those that are always simulated, about 8 s each; ``-m exhaustive`` simulates the others."""
@@ -82,6 +90,8 @@ def test_simulated_kernel_agrees_with_the_definition(op, case, monkeypatch):
         monkeypatch.setitem(widths, False, widths[False] if case.name == "scalar gate" else 256)
     elif op in ("delta_rule", "dplr"):
         monkeypatch.setattr(dispatch.load(op, "pallas_tpu"), "HEADS", 2)
+    elif op in ("short_conv", "slstm"):  # several chunks
+        monkeypatch.setattr(dispatch.load(op, "pallas_tpu"), "CHUNK", 16)
     with kernels.simulate_tpu():
         if reason := refusal(op, case, inputs):
             pytest.skip(reason)
@@ -218,24 +228,35 @@ def test_generations_are_those_that_the_kernels_accept():
     assert set(tpu.GENERATIONS.values()) == set(GENERATIONS)
 
 
-@pytest.mark.parametrize(("op", "heads", "kind"), [("gla", 4, "Auto"), ("gla", 2, "Explicit"), ("mlstm", 2, "Auto")])
-def test_kernels_run_per_shard_on_a_mesh(op, heads, kind):
-    """Batch over 2 devices and value heads over 4, where key heads do not divide, or over 2, where they do."""
-    case = CASES[op][0]
+def sharded(op, case, heads, kind="Auto", marks=()):
+    return pytest.param(op, case, heads, kind, id=f"{op}-{case.name}-{heads}-{kind}", marks=marks)
+
+
+PAIR = Case("pair of gates", delta_rule_inputs(T=17, V=16, erase=2))
+SHARDED = [
+    sharded("gla", CASES["gla"][0], 4),
+    sharded("gla", CASES["gla"][0], 2, "Explicit"),
+    sharded("mlstm", CASES["mlstm"][0], 2),
+    sharded("linear_scan", Case("channels", linear_scan_inputs(T=17, D=6, state=True)), 2),
+    sharded(
+        "short_conv", Case("channels, packed", short_conv_inputs(T=21, D=6, state=True, ids=CONV_PADDED[:, :21])), 2
+    ),
+    sharded("slstm", slstm_case("heads", slstm_inputs(T=17, H=4)), 4),
+    sharded("dplr", Case("grouped heads", dplr_inputs(T=17, V=16)), 2),
+    sharded("delta_rule", PAIR, 4),
+    sharded("delta_rule", PAIR, 2, "Explicit", pytest.mark.exhaustive),
+    sharded("delta_rule", CASES["delta_rule"][0], 2, marks=pytest.mark.exhaustive),
+    sharded("dplr", CASES["dplr"][0], 4, marks=pytest.mark.exhaustive),
+]
+"""Heads over 4 devices, where key heads do not divide, or over 2, where they do; channels where there are no heads."""
+
+
+@pytest.mark.parametrize(("op", "case", "heads", "kind"), SHARDED)
+def test_kernels_run_per_shard_on_a_mesh(op, case, heads, kind):
+    """The batch is over 2 devices."""
     inputs, cotangents = draw(op, case, seed=0)
     types = (getattr(jax.sharding.AxisType, kind),) * 2
     mesh = jax.make_mesh((2, heads), ("data", "model"), types, devices=jax.devices()[: 2 * heads])
-    with kernels.simulate_tpu(detect_races=False), kernels.sharding(batch="data", heads="model"), jax.set_mesh(mesh):
-        compute = jax.jit(everything(op, "pallas_tpu", case))
-        assert "shard_map" in str(compute.trace(inputs, cotangents).jaxpr)
-        found = jax.block_until_ready(compute(inputs, cotangents))
-    check(op, "pallas_tpu on a mesh", case, found, definition(op, case, inputs, cotangents))
-
-
-def test_channels_run_per_shard_where_there_are_no_heads():
-    op, case = "linear_scan", Case("sharded", linear_scan_inputs(T=17, D=6, state=True))
-    inputs, cotangents = draw(op, case, seed=0)
-    mesh = jax.make_mesh((2, 2), ("data", "model"), (jax.sharding.AxisType.Auto,) * 2, devices=jax.devices()[:4])
     with kernels.simulate_tpu(detect_races=False), kernels.sharding(batch="data", heads="model"), jax.set_mesh(mesh):
         compute = jax.jit(everything(op, "pallas_tpu", case))
         assert "shard_map" in str(compute.trace(inputs, cotangents).jaxpr)

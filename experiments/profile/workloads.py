@@ -99,6 +99,13 @@ OPS: dict[str, Workload] = {
         {"A": ("DN", "rate")},
         ("DN", (6, 1), (24, 2)),
     ),
+    "short_conv": Workload(
+        partial(kernels.short_conv, activation="silu"),
+        {"x": ("D", "plain")},
+        {"w": ("4D", "float")},
+        ("D", (10, 2), (30, 4)),
+    ),
+    "slstm": Workload(kernels.slstm, {"gates": ("H4K", "plain")}, {"r": ("H4KK", "plain")}, ("HK", (18, 7), (57, 15))),
 }
 """What ``subquad profile tpu`` knows; a new one is a line."""
 
