@@ -113,7 +113,8 @@ def count(points: Sequence[Point], generation: str) -> list[Compiled]:
       UserError: the compiler refuses one of them.
     """
     with tempfile.TemporaryDirectory() as dump:
-        flags = f"--xla_jf_dump_to={dump} --xla_jf_dump_llo_text=true --xla_jf_emit_annotations=true"
+        # Of the final passes alone: those before write twenty times as much, and take as long as compiling.
+        flags = f"--xla_jf_dump_to={dump} --xla_jf_dump_llo_text=true --xla_jf_dump_llo_pass_label_regex=final.*"
         env = os.environ | {
             "JAX_PLATFORMS": "cpu",
             "JAX_ENABLE_COMPILATION_CACHE": "false",
