@@ -257,7 +257,7 @@ class Profile:
     gib: Number = None
     """length: the memory, by default 8."""
     record: File = None
-    """decode, gpu: writes the figures here too, as JSON, with the device and versions."""
+    """decode, gpu, tpu: writes the figures here too, as JSON, with the device and versions."""
     ops: Word = None
     """tpu, gpu: by comma, such as `gla scalar`; by default all that have a TPU kernel."""
     generations: Word = None
@@ -278,7 +278,7 @@ class Profile:
         elif self.what == "length":
             length.show(archs, self.gib)
         elif self.what == "tpu":
-            tpu.show(split(self.ops), split(self.generations))
+            tpu.show(split(self.ops), split(self.generations), record=self.record)
         elif self.what == "gpu":
             gpu.show(split(self.ops), self.tiny, self.record)
         else:

@@ -107,9 +107,9 @@ def test_a_kernel_s_cycles_are_counted_without_a_tpu():
     point = Point("gla scalar", Size(T=512, H=2), backward=False)
     (one,) = count([point], "v6e")
     assert [(kernel.name, kernel.steps) for kernel in one.kernels] == [("gla_scalar_forward", 2)]
-    cells = dict(zip(tpu.COLUMNS, tpu.row("v6e", point, one), strict=True))
-    assert float(cells["matrix floor"]) < float(cells["kernels"]) <= float(cells["both"])
-    assert float(cells["memory floor"]) == pytest.approx((4 * 128 * 2 + 4) / 1640 * 1.75, abs=0.01)
+    row = tpu.figures("v6e", point, one)
+    assert row["matrix floor"] < row["kernels"] <= tpu.both(row)
+    assert row["memory floor"] == pytest.approx((4 * 128 * 2 + 4) / 1640 * 1.75, abs=0.01)
 
 
 def test_an_unknown_kernel_is_named():
