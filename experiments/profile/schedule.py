@@ -108,6 +108,10 @@ def aot(fn: Callable, shapes: Any, generation: str) -> tuple[jax.stages.Traced, 
         return traced, traced.lower(lowering_platforms=("tpu",)).compile()
 
 
+MARK = "counted: "
+"""Before each line that the child process of ``count`` has for its parent."""
+
+
 def count(points: Sequence[Point], generation: str) -> list[Compiled | str]:
     """Compiles each point in a process whose libtpu writes its schedules down.
 
@@ -125,7 +129,7 @@ def count(points: Sequence[Point], generation: str) -> list[Compiled | str]:
         }
         command = [sys.executable, "-m", __name__, dump, generation, json.dumps(points)]
         child = subprocess.run(command, env=env, text=True, capture_output=True)
-    found = [json.loads(line) for line in child.stdout.splitlines() if line.startswith(("[", '"'))]
+    found = [json.loads(line.removeprefix(MARK)) for line in child.stdout.splitlines() if line.startswith(MARK)]
     if len(found) < len(points):  # libtpu may end its process where it cannot go on
         found += [f"the compiler ended: {last_line(child.stderr)}"] * (len(points) - len(found))
     return [one if isinstance(one, str) else Compiled(tuple(Kernel(*k) for k in one[0]), *one[1:]) for one in found]
@@ -149,6 +153,8 @@ def examine(fn: Callable, shapes: Any, generation: str, dump: Path) -> Compiled:
         kernels.append(Kernel(name, bundles, math.prod(grid), uses, slots))
     empty(dump)
     memory = compiled.memory_analysis()
+    if not kernels:
+        raise ValueError("the program runs no kernel")
     return Compiled(tuple(kernels), memory.temp_size_in_bytes if memory else 0, relayout_bytes(text))
 
 
@@ -231,7 +237,7 @@ def main() -> None:
             traceback.print_exc()
             found = f"{type(error).__name__}: {(str(error).strip() or 'without a word').splitlines()[0]:.200}"
             empty(Path(dump))
-        print(json.dumps(found), flush=True)
+        print(MARK + json.dumps(found), flush=True)
 
 
 if __name__ == "__main__":

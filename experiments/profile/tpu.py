@@ -115,9 +115,9 @@ def figures(generation: str, point: Point, one: Compiled) -> dict[str, float]:
     chip, size = GENERATIONS[generation], point.size
     each = 1 / (size.B * size.T * size.H)
     moved = lambda n: n / chip.bandwidth * chip.clock * each  # noqa: E731
-    slots = one.kernels[0].slots if one.kernels else {"VALU": 1, "EUP": 1}
+    slots = one.kernels[0].slots
     vector = max(n / slots[unit] for n, unit in zip(point.least_vector(), ("VALU", "EUP"), strict=True)) * each
-    found = {
+    found: dict[str, float] = {
         "kernels": one.cycles * each,
         "relayout": moved(one.relayout_bytes),
         "memory floor": moved(point.least_bytes()),
@@ -125,10 +125,8 @@ def figures(generation: str, point: Point, one: Compiled) -> dict[str, float]:
         "vector floor": vector,
         "spill slots": one.used("VLOAD:FILL", "VSTORE:SPILL") / max(one.cycles, 1),
     }
-    return {name: round(x, 4) for name, x in found.items()} | {
-        "temporary bytes": one.temporary_bytes,
-        "in+out bytes": point.least_bytes(),
-    }
+    found = {name: round(x, 4) for name, x in found.items()}
+    return found | {"temporary bytes": one.temporary_bytes, "in+out bytes": point.least_bytes()}
 
 
 def both(row: Row) -> float:
