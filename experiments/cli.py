@@ -28,6 +28,7 @@ File = Annotated[Path | None, arg(metavar="FILE", help_behavior_hint="")]
 Target = Annotated[str, arg(metavar="FILE.py:NAME", help_behavior_hint="")]
 Wholes = Annotated[tuple[int, ...], arg(metavar="INT ...", help_behavior_hint="")]
 Numbers = Annotated[tuple[float, ...], arg(metavar="FLOAT ...", help_behavior_hint="")]
+Shapes = Annotated[tuple[str, ...], arg(metavar="T,H,K,V ...", help_behavior_hint="")]
 Settings = Annotated[tuple[str, ...], arg(metavar="KEY=VALUE ...", help_behavior_hint="")]
 
 
@@ -262,6 +263,8 @@ class Profile:
     """tpu, gpu: by comma, such as `gla scalar`; by default all that have a TPU kernel."""
     generations: Word = None
     """tpu: by comma, of v5e, v5p and v6e; by default v6e."""
+    shapes: Shapes = ()
+    """tpu: tokens, heads and widths of keys and values; by default 8192,16,128,128."""
     tiny: bool = False
     """gpu: at toy size, as without a GPU."""
 
@@ -278,7 +281,7 @@ class Profile:
         elif self.what == "length":
             length.show(archs, self.gib)
         elif self.what == "tpu":
-            tpu.show(split(self.ops), split(self.generations), record=self.record)
+            tpu.show(split(self.ops), split(self.generations), [tpu.size_of(s) for s in self.shapes], self.record)
         elif self.what == "gpu":
             gpu.show(split(self.ops), self.tiny, self.record)
         else:

@@ -157,11 +157,15 @@ def joined(old: dict[str, Any], rows: Sequence[Row]) -> dict[str, Any]:
     """A record of these rows, and of those that it held of other programs if the versions are the same."""
     host = {"machine": platform.machine(), "versions": versions() | peer_versions()}
     kept = old.get("rows", ()) if old.get("versions") == host["versions"] else ()
-    key = lambda row: tuple(row[name] for name in ("TPU", "op", *Size._fields, "pass"))  # noqa: E731
-    every = {key(row): row for row in (*kept, *rows)}
-    order = lambda row: (list(GENERATIONS).index(row["TPU"]), list(WORKLOADS).index(row["op"]))  # noqa: E731
-    known = [row for row in every.values() if row["op"] in WORKLOADS]
-    return host | {"rows": sorted(known, key=order)}
+    every = {_which(row): row for row in (*kept, *rows) if row["op"] in WORKLOADS}
+    return host | {"rows": sorted(every.values(), key=_which)}
+
+
+def _which(row: Row) -> tuple[int, ...]:
+    """What a row is of, in the order of a record."""
+    listed = (list(GENERATIONS), "TPU"), (list(WORKLOADS), "op"), (PASSES, "pass")
+    chip, op, one_pass = (names.index(row[column]) for names, column in listed)
+    return (chip, *(row[axis] for axis in Size._fields), op, one_pass)
 
 
 def peer_versions() -> dict[str, str]:
@@ -176,6 +180,21 @@ def installed(package: str) -> bool:
         return bool(metadata.version(package))
     except metadata.PackageNotFoundError:
         return False
+
+
+def size_of(text: str) -> Size:
+    """T,H,K,V as a size.
+
+    Raises:
+      UserError: it is something else.
+    """
+    try:
+        T, H, K, V = map(int, text.split(","))
+    except ValueError:
+        raise UserError(f"a shape is T,H,K,V such as 8192,16,128,128, not {text!r}") from None
+    if min(T, H, K, V) < 1:
+        raise UserError(f"T, H, K and V are at least 1 each, not {text}")
+    return Size(T, H, K, V)
 
 
 def _shape(size: Size) -> str:
