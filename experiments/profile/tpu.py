@@ -61,7 +61,11 @@ def show(
         raise UserError(f"there is no folder {record.parent} for the record")
     if find_spec("libtpu") is None:
         raise UserError("cannot compile for a TPU: pip install 'subquad[tpu]' brings libtpu")
-    rows = measure(ops or tuple(WORKLOADS), tuple(generations) or ("v6e",), tuple(sizes) or (Size(),))
+    rows: list[Row] = []
+    for counted in measure(ops or tuple(WORKLOADS), tuple(generations) or ("v6e",), tuple(sizes) or (Size(),)):
+        rows = sorted(rows + counted, key=_which)
+        if record is not None:
+            write_json(record, joined(json.loads(record.read_text()) if record.exists() else {}, counted))
     grid = Table(title="cycles per token and head", box=box.SIMPLE_HEAD, title_justify="left")
     for column in COLUMNS:
         grid.add_column(column, justify="left" if column in COLUMNS[:4] else "right")
@@ -72,20 +76,18 @@ def show(
     for row in rows:
         if reason := row.get("missing"):
             console.print(f"{row['TPU']} {row['op']}, {row['pass']}: {reason}", highlight=False, markup=False)
-    if record is not None:
-        write_json(record, joined(json.loads(record.read_text()) if record.exists() else {}, rows))
 
 
-def measure(ops: Sequence[str], generations: Sequence[str], sizes: Sequence[Size]) -> list[Row]:
+def measure(ops: Sequence[str], generations: Sequence[str], sizes: Sequence[Size]) -> Iterator[list[Row]]:
     """Counts every program, an op with both its passes in a process of its own, as many at a time as there are cores.
 
-    Returns:
-      A row a program: generations, then ops, then sizes, then passes.
+    Yields:
+      The rows of an op, as soon as it is counted.
     """
     jobs = [(generation, op, size) for generation in generations for op in ops for size in sizes]
     names = {job: f"{job[0]} {job[1]}" + (f" {_shape(job[2])}" if len(sizes) > 1 else "") for job in jobs}
-    found: dict[Any, list[Row]] = {}
-    with Board() as board, ThreadPoolExecutor(len(cores())) as pool:
+    pool = ThreadPoolExecutor(len(cores()))
+    with Board() as board:
         for name in names.values():
             board.add(name, 1)
 
@@ -93,12 +95,13 @@ def measure(ops: Sequence[str], generations: Sequence[str], sizes: Sequence[Size
             board.show(Event("started", names[job]))
             return list(_count(*job))
 
-        futures = {pool.submit(work, job): job for job in jobs}
-        for future in as_completed(futures):
-            job = futures[future]
-            found[job] = future.result()
-            board.show(Event("finished", names[job]))
-    return [row for job in jobs for row in found[job]]
+        futures = {pool.submit(work, job): names[job] for job in jobs}
+        try:
+            for future in as_completed(futures):
+                yield future.result()
+                board.show(Event("finished", futures[future]))
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
 def _count(generation: str, op: str, size: Size) -> Iterator[Row]:
