@@ -26,7 +26,7 @@ from jax.sharding import AbstractDevice, AbstractMesh, AxisType, SingleDeviceSha
 
 from ..errors import UserError
 from .peers import elsewhere
-from .workloads import Point, Size
+from .workloads import WORKLOADS, Point, Size
 
 
 class Generation(NamedTuple):
@@ -231,7 +231,7 @@ def main() -> None:
     dump, generation, points = sys.argv[1:]
     for op, size, backward in json.loads(points):
         try:
-            with elsewhere():
+            with elsewhere(WORKLOADS[op].package):
                 found = examine(*Point(op, Size(*size), backward).program(), generation, Path(dump))
         except Exception as error:  # of the compiler, of the op or of a peer: its point has no figures
             traceback.print_exc()
