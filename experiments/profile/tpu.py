@@ -151,8 +151,8 @@ def cells(row: Row) -> tuple[str, ...]:
     floors = (row["memory floor"], row["matrix floor"], row["vector floor"], both(row) / floor(row))
     temporary = row["temporary bytes"]
     return (
-        *which, *(f"{x:.2f}" for x in cycles + floors), f"{row['spill slots']:.0%}", f"{temporary / 1e6:.0f}",
-        f"{temporary / row['in+out bytes']:.2f}",
+        *which, *(f"{x:.2f}" if x else "–" for x in cycles + floors), f"{row['spill slots']:.0%}",
+        f"{temporary / 1e6:.0f}", f"{temporary / row['in+out bytes']:.2f}",
     )  # fmt: skip
 
 

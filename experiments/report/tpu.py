@@ -62,7 +62,8 @@ def line(passes: Sequence[Row]) -> str:
     figures: Sequence[Callable[[Row], str]] = (
         *((lambda row, name=name: f"{row[name]:.2f}") for name in ("kernels", "relayout")),
         lambda row: f"{both(row):.2f}",
-        *((lambda row, name=f"{unit} floor": f"{row[name]:.2f}") for unit in ("memory", "matrix", "vector")),
+        *((lambda row, name=f"{unit} floor": f"{row[name]:.2f}") for unit in ("memory", "matrix")),
+        lambda row: f"{row['vector floor']:.2f}" if row["vector floor"] else "–",
         lambda row: f"{both(row) / floor(row):.2f}",
         lambda row: f"{row['spill slots']:.0%}",
         lambda row: f"{row['temporary bytes'] / 1e6:,.0f}",
