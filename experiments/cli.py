@@ -28,6 +28,7 @@ File = Annotated[Path | None, arg(metavar="FILE", help_behavior_hint="")]
 Target = Annotated[str, arg(metavar="FILE.py:NAME", help_behavior_hint="")]
 Wholes = Annotated[tuple[int, ...], arg(metavar="INT ...", help_behavior_hint="")]
 Numbers = Annotated[tuple[float, ...], arg(metavar="FLOAT ...", help_behavior_hint="")]
+Shapes = Annotated[tuple[str, ...], arg(metavar="T,H,K,V ...", help_behavior_hint="")]
 Settings = Annotated[tuple[str, ...], arg(metavar="KEY=VALUE ...", help_behavior_hint="")]
 
 
@@ -258,11 +259,13 @@ class Profile:
     gib: Number = None
     """length: the memory, by default 8."""
     record: File = None
-    """decode, gpu: writes the figures here too, as JSON, with the device and versions; `gpu` continues such a file."""
+    """decode, tpu, gpu: writes the figures here too, as JSON, with versions; `tpu` and `gpu` go on with such a file."""
     ops: Word = None
     """tpu, gpu: by comma, such as `gla scalar`; by default all."""
     generations: Word = None
     """tpu: by comma, of v5e, v5p and v6e; by default v6e."""
+    shapes: Shapes = ()
+    """tpu: tokens, heads and widths of keys and values; by default 8192,16,128,128."""
     tiny: bool = False
     """gpu: at toy size, as without a GPU."""
     markdown: bool = False
@@ -281,7 +284,7 @@ class Profile:
         elif self.what == "length":
             length.show(archs, self.gib)
         elif self.what == "tpu":
-            tpu.show(split(self.ops), split(self.generations))
+            tpu.show(split(self.ops), split(self.generations), [tpu.size_of(s) for s in self.shapes], self.record)
         elif self.what == "gpu" and self.markdown:
             report(gpu.table())
         elif self.what == "gpu":

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 
 from ... import kernels
 from ...kernels.sparse_attention import Blocks, Window
-from .peers import splash
+from . import peers
 
 DIM = 512
 """Width of the model around the op."""
@@ -49,6 +49,8 @@ class Workload(NamedTuple):
     vector: tuple[str, tuple[int, int], tuple[int, int]] = ("", (0, 0), (0, 0))
     """What the vector unit must do: axes over which it works token by token, and for each entry of them the additions
     and multiplications, and the exponentials: in a forward pass, and in both. ``pallas_tpu.py`` counts them."""
+    package: str = ""
+    """Of a peer: what has to be installed for it."""
 
     def axes(self) -> set[str]:
         """All axes of the arguments."""
@@ -110,9 +112,21 @@ OPS: dict[str, Workload] = {
 """What ``subquad profile tpu`` knows; a new one is a line."""
 
 
-PEERS = {"window 1024 splash": Workload(partial(splash, 1024), QKV)}
-"""The same of other libraries."""
-WORKLOADS = OPS | PEERS
+PEERS = {
+    "gla scalar deltanet-tpu": OPS["gla scalar"]._replace(call=peers.deltanet("chunk_gla"), package="deltanet-tpu"),
+    "gla vector deltanet-tpu": OPS["gla vector"]._replace(call=peers.deltanet("chunk_gla"), package="deltanet-tpu"),
+    "delta scalar deltanet-tpu": OPS["delta scalar"]._replace(call=peers.deltanet("chunk_gdn"), package="deltanet-tpu"),
+    "delta vector deltanet-tpu": OPS["delta vector"]._replace(call=peers.deltanet("chunk_kda"), package="deltanet-tpu"),
+    "delta vector tokamax": OPS["delta vector"]._replace(call=peers.tokamax_kda, package="tokamax"),
+    "window 1024 splash": OPS["window 1024"]._replace(call=partial(peers.splash, 1024)),
+}
+"""The same of other libraries: the name of an op, and whose."""
+WORKLOADS = {
+    name: workload
+    for op, own in OPS.items()
+    for name, workload in ({op: own} | {name: peer for name, peer in PEERS.items() if name.startswith(op)}).items()
+}
+"""All: each op, and after it its peers."""
 
 
 class Point(NamedTuple):
@@ -124,7 +138,7 @@ class Point(NamedTuple):
 
     def program(self) -> tuple[Callable, Any]:
         """The function to compile, and the shapes of its arguments: the input and the weights."""
-        call, arguments, parameters, _ = WORKLOADS[self.op]
+        call, arguments, parameters, *_ = WORKLOADS[self.op]
         axes = {name: self.size.of(names) for name, (names, _) in arguments.items()}
         V, H, D = self.size.V, self.size.H, DIM
         shapes = {name: (D, math.prod(shape)) for name, shape in axes.items()} | {"out": (H * V, D)}
