@@ -1,7 +1,7 @@
 """TPU kernels of mLSTM: ``gla``'s with other decays, a normaliser, and a division.
 
 The normaliser is what one more column of values, all ones, would give: ``d = sum of weights + enter (q . n)``, and
-``y = read / max(|d|, exp(-m) / scale)``. Lines ``[heads, LANES + K]`` hold m, to the base 2 in all lanes, and n.
+``y = read / max(|d|, exp(-m) / scale)``. It may nearly vanish, so that nothing of it is rounded. Lines ``[heads, LANES + K]`` hold m, to the base 2 in all lanes, and n.
 """
 
 import functools
@@ -58,7 +58,7 @@ def forward_kernel(plan: Plan, keep: bool, packed: bool, *refs) -> None:
             read = dot(norms.below(state.astype(low)), q[0, n], (1, 1))
             divisor = divisor + norms.of(h, read) * decay.enter[one]
             out = dot(values, inside) + read[: plan.V] * decay.enter[one]
-            y[plan.value(h)] = (out / jnp.maximum(jnp.abs(divisor), least[one])).astype(y.dtype).T
+            y[plan.value(h)] = (out * (1 / jnp.maximum(jnp.abs(divisor), least[one]))).astype(y.dtype).T
             if keep:
                 kept[2][0, 0, one] = divisor
             new = (values.astype(jnp.float32) * decay.leave[one]).astype(low)
