@@ -1,7 +1,8 @@
 """TPU kernels of mLSTM: ``gla``'s with other decays, a normaliser, and a division.
 
 The normaliser is what one more column of values, all ones, would give: ``d = sum of weights + enter (q . n)``, and
-``y = read / max(|d|, exp(-m) / scale)``. It may nearly vanish, so that nothing of it is rounded. Lines ``[heads, LANES + K]`` hold m, to the base 2 in all lanes, and n.
+``y = read / max(|d|, exp(-m) / scale)``. It may nearly vanish, so that nothing of it is rounded. Lines
+``[heads, LANES + K]`` hold m, to the base 2 in all lanes, and n.
 """
 
 import functools
