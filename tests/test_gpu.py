@@ -14,11 +14,14 @@ from subquad.kernels import dispatch, gpu
 from subquad.kernels.cases import Case
 from subquad.kernels.delta_rule import cases as delta
 from subquad.kernels.gla.cases import inputs
+from subquad.kernels.sparse_attention import BigBird, Dilated, Strided, Window
+from subquad.kernels.sparse_attention import cases as sparse
 from test_ops import CASES, call, check, definition, draw, everything
 
 BFLOAT16 = partial(Case, dtype="bfloat16", forward=5e-3, gradient=1e-2, gate_gradient=2e-2)
 # Two chunks, of which the second is padded; several tiles of keys and of values; grouped heads; borders and padding.
 IDS = [[*[-1] * 3, *[0] * 40, *[5] * 7, *[-1] * 20, *[5] * 9, *[2] * 20]]
+SPARSE = partial(sparse.case, kind=BFLOAT16)
 INTERPRETED = {
     "gla": (
         BFLOAT16("packed", inputs(1, 99, 2, 1, 64, 128, rank="BTH", gate="half strong", ids=IDS)),
@@ -30,6 +33,11 @@ INTERPRETED = {
         BFLOAT16("packed", delta.inputs(1, 99, 2, 1, 64, 128, rank="BTH", gate="half strong", ids=IDS)),
         BFLOAT16("pair and erase key", delta.inputs(1, 5, 2, 1, 64, 64, erase=1, erase_key=2, scale=True)),
         BFLOAT16("packed, vector gate", delta.inputs(1, 99, 2, 1, 64, 128, rank="BTHK", gate="half strong", ids=IDS)),
+    ),
+    "sparse_attention": (
+        SPARSE("window, packed", Window(30), sparse.inputs(1, 99, 2, 1, 64, 128, ids=IDS)),
+        SPARSE("window, more keys, sinks", Window(80, sinks=3), sparse.inputs(1, 70, 1, 1, 128, 40, S=201)),
+        SPARSE("dilated", Dilated(4, 3, sinks=2), sparse.inputs(1, 70, 2, 2, 16, 24)),
     ),
 }
 FURTHER = {
@@ -45,6 +53,14 @@ FURTHER = {
         BFLOAT16("widest, vector gate", delta.inputs(1, 65, 1, 1, 256, 256, rank="BTHK")),
         BFLOAT16("strong vector gates", delta.inputs(1, 5, 1, 1, 64, 64, rank="BTHK", gate="strong")),
         BFLOAT16("long, vector gate", delta.inputs(1, 257, 1, 1, 64, 64, rank="BTHK", beta=1.5)),
+    ),
+    "sparse_attention": (
+        SPARSE("strided, packed", Strided(8), sparse.inputs(1, 99, 2, 1, 16, 24, ids=IDS)),
+        SPARSE("bigbird, packed", BigBird(4, 2, 2, sinks=3), sparse.inputs(1, 33, 2, 2, S=99, ids=IDS)),
+        SPARSE("dilation a head", Dilated(4, (1, 3)), sparse.inputs(1, 70, 2, 1, 16, 24)),
+        SPARSE("long", Window(130, sinks=4), sparse.inputs(1, 330, 4, 1, 128, 128)),
+        SPARSE("all", Window(999), sparse.inputs(1, 200, 2, 2, 64, 64)),
+        SPARSE("several rows, packed", Window(9), sparse.inputs(2, 33, 4, 2, S=70, ids=sparse.PADDED)),
     ),
 }
 """What else is interpreted by ``-m exhaustive``."""
@@ -106,6 +122,18 @@ def test_kernels_lower_for_an_h100_that_is_elsewhere(op, rank, K, V):
         assert traced.lower(lowering_platforms=("cuda",)).as_text().count("mosaic_gpu") >= 2
 
 
+@pytest.mark.parametrize(
+    ("K", "V"),
+    [(128, 128), *(pytest.param(*s, marks=pytest.mark.exhaustive) for s in ((64, 64), (64, 128), (128, 64)))],
+)
+def test_a_window_lowers_for_an_h100_that_is_elsewhere(K, V):
+    case = SPARSE("", Window(100), sparse.inputs(2, 256, 2, 1, K, V))
+    given, cotangents = draw("sparse_attention", case, seed=0)
+    with elsewhere(H100):
+        traced = jax.jit(everything("sparse_attention", "pallas_gpu", case)).trace(given, cotangents)
+        assert traced.lower(lowering_platforms=("cuda",)).as_text().count("mosaic_gpu") >= 3
+
+
 @pytest.mark.parametrize("op", OPS_WITH_KERNELS)
 def test_a_machine_without_a_gpu_is_told_so(op):
     case = INTERPRETED[op][0]
@@ -119,7 +147,8 @@ def test_a_machine_without_a_gpu_is_told_so(op):
 
 @pytest.mark.parametrize("op", OPS_WITH_KERNELS)
 def test_auto_takes_a_kernel_only_where_it_passed(op, monkeypatch):
-    given = jax.tree.map(jnp.asarray, draw(op, INTERPRETED[op][0], seed=0)[0])
+    case = INTERPRETED[op][0]
+    given = jax.tree.map(jnp.asarray, draw(op, case, seed=0)[0]) | case.static
     monkeypatch.setattr(gpu, "PASSED", {})
     with elsewhere(H100):
         assert {"pallas_gpu: only by name on gpu", "xla: taken"} <= set(kernels.explain(op, **given).splitlines())
@@ -138,3 +167,9 @@ def test_what_has_no_kernel_is_refused_in_words():
                 kernels.gla(**({"q": q, "k": q, "v": q} | arguments), impl="pallas_gpu")
         with pytest.raises(ValueError, match="read before the decay"):
             kernels.delta_rule(q, q, q, q[..., 0], read="undecayed", impl="pallas_gpu")
+        with pytest.raises(ValueError, match="no kernel for lists of blocks"):
+            blocks = kernels.Blocks(jnp.zeros((1, 3, 1, 1), jnp.int32), 1)
+            kernels.sparse_attention(q, q, q, mask=blocks, impl="pallas_gpu")
+        with pytest.raises(ValueError, match="at most 128, not 256"):
+            wide = jnp.zeros((1, 3, 1, 256), jnp.bfloat16)
+            kernels.sparse_attention(wide, wide, wide, mask=Window(2), impl="pallas_gpu")

@@ -21,6 +21,7 @@ BLOCK = 1024
 TILES = 40
 """... and the most tiles of 256 keys and queries that one step may work through: its code is unrolled."""
 
+
 def unsupported(q, k, v, *, mask, **_) -> str | None:
     """What does not run here, in words."""
     if reason := tpu.unsupported_heads(q, k, v):
