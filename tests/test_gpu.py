@@ -167,9 +167,8 @@ def test_what_has_no_kernel_is_refused_in_words():
                 kernels.gla(**({"q": q, "k": q, "v": q} | arguments), impl="pallas_gpu")
         with pytest.raises(ValueError, match="read before the decay"):
             kernels.delta_rule(q, q, q, q[..., 0], read="undecayed", impl="pallas_gpu")
+        wide, blocks = jnp.zeros((1, 3, 1, 256), jnp.bfloat16), kernels.Blocks(jnp.zeros((1, 3, 1, 1), jnp.int32), 1)
         with pytest.raises(ValueError, match="no kernel for lists of blocks"):
-            blocks = kernels.Blocks(jnp.zeros((1, 3, 1, 1), jnp.int32), 1)
             kernels.sparse_attention(q, q, q, mask=blocks, impl="pallas_gpu")
         with pytest.raises(ValueError, match="at most 128, not 256"):
-            wide = jnp.zeros((1, 3, 1, 256), jnp.bfloat16)
             kernels.sparse_attention(wide, wide, wide, mask=Window(2), impl="pallas_gpu")

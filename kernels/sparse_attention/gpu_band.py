@@ -93,7 +93,7 @@ def forward(q, k, v, limits, bounds) -> list[jax.Array]:
     )(q, k, v, limits, bounds)  # fmt: skip
 
 
-def _query_kernel(heads: int, q, k, v, limits, bounds, dy, stats, dq, query, limit, dout, stat, low, out) -> None:
+def _query_kernel(heads: int, q, k, v, limits, bounds, dy, stats, dq, query, limit, dout, stat, low) -> None:
     b, h, n = _place()
     fetch((q.at[b, part(n), h], query), (dy.at[b, part(n), h], dout))
     fetch((limits.at[b, n], limit), (stats.at[b, h, n], stat))
@@ -112,8 +112,8 @@ def _query_kernel(heads: int, q, k, v, limits, bounds, dy, stats, dq, query, lim
 
     dquery = _of_queries(step, [k, v], bounds, h // heads, tuple(zeros() for _ in tiles))
     for c in tiles:
-        out[:, part(c)] = dquery[c].astype(out.dtype)
-    send((out, dq.at[b, part(n), h]))
+        query[:, part(c)] = dquery[c].astype(query.dtype)  # has been read: then two blocks fit a multiprocessor
+    send((query, dq.at[b, part(n), h]))
     sent(everywhere=True)
 
 
@@ -124,14 +124,13 @@ def query_gradients(q, k, v, limits, bounds, dy, stats) -> jax.Array:
         functools.partial(_query_kernel, H // k.shape[2]), "window_query_gradients",
         grid={"batch": B, "head": H, "tile": N}, outputs=[(q.shape, q.dtype)],
         scratch=[shared(TILE, K), shared(2, TILE, dtype=jnp.int32), shared(TILE, V),
-                 shared(2, TILE, dtype=jnp.float32), shared(TILE, TILE), shared(TILE, K)],
+                 shared(2, TILE, dtype=jnp.float32), shared(TILE, TILE)],
     )(q, k, v, limits, bounds, dy, stats)  # fmt: skip
     return dq
 
 
-def _key_kernel(heads: int, q, k, v, limits, bounds, dy, stats, dk, dv, key, value, low, dk_out, dv_out) -> None:
-    """A tile of keys meets the queries of all heads that share them, one head after the other. Scores are transposed:
-    rows are keys."""
+def _key_kernel(heads: int, q, k, v, limits, bounds, dy, stats, dk, dv, key, value, low) -> None:
+    """A tile of keys meets the queries of all heads that share it, a head after the other. Scores are transposed."""
     b, g, m = _place()
     fetch((k.at[b, part(m), g], key), (v.at[b, part(m), g], value))
     first, count = bounds[b, m, 0], bounds[b, m, 1]
@@ -152,18 +151,18 @@ def _key_kernel(heads: int, q, k, v, limits, bounds, dy, stats, dk, dv, key, val
         finished()
         return dkey, dvalue
 
+    wide = lambda width: block((TILE, None, width), lambda i: (tile(i), head(i), 0))  # noqa: E731
+    of_tile = block((None, 2, TILE), lambda i: (tile(i), 0, 0), factor=False)
+    of_both = block((None, None, 2, TILE), lambda i: (head(i), tile(i), 0, 0), factor=False)
     dkey, dvalue = scan(
-        step, heads * count, BUFFERS,
-        [block((TILE, None, K), lambda i: (tile(i), head(i), 0)), block((TILE, None, V), lambda i: (tile(i), head(i), 0)),
-         block((None, 2, TILE), lambda i: (tile(i), 0, 0), factor=False),
-         block((None, None, 2, TILE), lambda i: (head(i), tile(i), 0, 0), factor=False)],
+        step, heads * count, BUFFERS, [wide(K), wide(V), of_tile, of_both],
         [q.at[b], dy.at[b], limits.at[b], stats.at[b]],
         (tuple(zeros() for _ in range(K // TILE)), tuple(zeros() for _ in range(V // TILE))),
     )  # fmt: skip
-    for ref, xs in ((dk_out, dkey), (dv_out, dvalue)):
+    for ref, xs in ((key, dkey), (value, dvalue)):  # which have been read: then two blocks fit a multiprocessor
         for c, x in enumerate(xs):
             ref[:, part(c)] = x.astype(ref.dtype)
-    send((dk_out, dk.at[b, part(m), g]), (dv_out, dv.at[b, part(m), g]))
+    send((key, dk.at[b, part(m), g]), (value, dv.at[b, part(m), g]))
     sent(everywhere=True)
 
 
@@ -173,5 +172,5 @@ def key_gradients(q, k, v, limits, bounds, dy, stats) -> list[jax.Array]:
     return call(
         functools.partial(_key_kernel, q.shape[2] // Hk), "window_key_gradients",
         grid={"batch": B, "head": Hk, "tile": S // TILE}, outputs=[(k.shape, k.dtype), (v.shape, v.dtype)],
-        scratch=[shared(TILE, K), shared(TILE, V), shared(TILE, TILE), shared(TILE, K), shared(TILE, V)],
+        scratch=[shared(TILE, K), shared(TILE, V), shared(TILE, TILE)],
     )(q, k, v, limits, bounds, dy, stats)  # fmt: skip

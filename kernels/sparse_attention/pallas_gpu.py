@@ -40,10 +40,10 @@ def forward(band: Band, q, k, v):
 def backward(band: Band, q, k, v, dy, lse, delta):
     """The gradients of q, k and v. ``lse`` is that of all parts together, ``delta`` is ``sum(dy * y)``."""
     layout = Layout(band, q, k, v)
-    stats = layout.stats(jnp.stack([lse * LOG2E, delta], -1))
-    arrays, rest = list(map(layout.tokens, (q, k, v))), (layout.tokens(dy), stats)
-    dq = gpu_band.query_gradients(*arrays, layout.limits, layout.of_queries(), *rest)
-    dk, dv = gpu_band.key_gradients(*arrays, layout.limits, layout.of_keys(), *rest)
+    arrays = layout.tokens(q), layout.tokens(k), layout.tokens(v), layout.limits
+    rest = layout.tokens(dy), layout.stats(jnp.stack([lse * LOG2E, delta], -1))
+    dq = gpu_band.query_gradients(*arrays, layout.of_queries(), *rest)
+    dk, dv = gpu_band.key_gradients(*arrays, layout.of_keys(), *rest)
     return layout.back(dq, q.shape[4]), layout.keys_back(dk, k.shape[3]), layout.keys_back(dv, v.shape[3])
 
 
@@ -56,7 +56,7 @@ class Layout:
     def __init__(self, band: Band, q, k, v):
         self.B, self.T, self.Hk, self.R, _ = q.shape
         self.S, self.d = k.shape[1], band.dilation
-        self.key_tiles = -(-(-(-self.S // self.d)) // TILE)
+        self.key_tiles = -(-self.S // (self.d * TILE))
         lo, hi = step_limits(band, self.S)
         late = (0, 0), (0, -lo.shape[1] % TILE)
         lo, hi = jnp.pad(lo, late, constant_values=self.S), jnp.pad(hi, late, constant_values=-1)
