@@ -60,7 +60,7 @@ FURTHER = {
         SPARSE("dilation a head", Dilated(4, (1, 3)), sparse.inputs(1, 70, 2, 1, 16, 24)),
         SPARSE("long", Window(130, sinks=4), sparse.inputs(1, 330, 4, 1, 128, 128)),
         SPARSE("all", Window(999), sparse.inputs(1, 200, 2, 2, 64, 64)),
-        SPARSE("several rows, packed", Window(9), sparse.inputs(2, 33, 4, 2, S=70, ids=sparse.PADDED)),
+        SPARSE("several rows, packed, sinks", Window(9, sinks=2), sparse.inputs(2, 33, 4, 2, S=70, ids=sparse.PADDED)),
     ),
 }
 """What else is interpreted by ``-m exhaustive``."""

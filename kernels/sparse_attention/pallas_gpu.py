@@ -1,4 +1,4 @@
-"""Sparse attention on Hopper GPUs: the keys near a query by kernels, the few far ones as elsewhere, and both merged."""
+"""Sparse attention on Hopper GPUs: keys near a query and sinks by kernels, random blocks as elsewhere; merged."""
 
 from functools import partial
 
@@ -47,7 +47,7 @@ def backward(band: Band, q, k, v, dy, lse, delta):
     return layout.back(dq, q.shape[4]), layout.keys_back(dk, k.shape[3]), layout.keys_back(dv, v.shape[3])
 
 
-run = partial(with_kernels.run, with_kernels.Kernels(forward, backward))
+run = partial(with_kernels.run, with_kernels.Kernels(forward, backward, far=True))
 
 
 class Layout:

@@ -25,6 +25,8 @@ class Kernels(NamedTuple):
     backward: Callable
     plain: bool = False
     """Whether a band may come without limits, where all within its reach is seen."""
+    far: bool = False
+    """Whether a band may be far from its queries: then the sinks are one."""
 
 
 def axes(mask, **_) -> dict[str, str]:
@@ -44,6 +46,10 @@ def run(kernels: Kernels, q, k, v, *, mask, scale, segment_ids):
     q, k, values, parts, back = cut(q, k, v, mask, segment_ids)
     if kernels.plain and segment_ids is None and not mask.sinks and isinstance(mask, Window | Strided):
         parts = (replace(parts[0], lo=None, hi=None), *parts[1:])  # by position alone
+    if kernels.far and mask.sinks:
+        *parts, sinks = parts
+        hi = jnp.minimum(sinks.hi, sinks.lo + mask.sinks - 1)  # ``lo`` is where the document begins
+        parts = *parts, Band(sinks.lo, hi, k.shape[1] - 1)
     q = rearrange((q * scale).astype(low), "B T (G R) K -> B T G R K", G=Hk)
     y = _attend(kernels, q, k.astype(low), values.astype(low), parts)
     return back(rearrange(y, "B T G R V -> B T (G R) V").astype(v.dtype))
