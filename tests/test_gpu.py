@@ -8,13 +8,14 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 from subquad import kernels
 from subquad.kernels import dispatch, gpu
 from subquad.kernels.cases import Case
 from subquad.kernels.delta_rule import cases as delta
 from subquad.kernels.gla.cases import inputs
-from subquad.kernels.sparse_attention import BigBird, Dilated, Strided, Window
+from subquad.kernels.sparse_attention import BigBird, Dilated, Strided, Window, pallas_gpu, xla
 from subquad.kernels.sparse_attention import cases as sparse
 from test_ops import CASES, call, check, definition, draw, everything
 
@@ -172,3 +173,16 @@ def test_what_has_no_kernel_is_refused_in_words():
             kernels.sparse_attention(q, q, q, mask=blocks, impl="pallas_gpu")
         with pytest.raises(ValueError, match="at most 128, not 256"):
             kernels.sparse_attention(wide, wide, wide, mask=Window(2), impl="pallas_gpu")
+
+
+@pytest.mark.parametrize("lengths", [[512], [70, 250, 192]])
+def test_tiles_of_which_nothing_is_seen_are_skipped(lengths):
+    """Both ranges, that of queries and that of keys, are from the first tile that meets to the last."""
+    q, ids = jnp.zeros((1, 512, 1, 64), jnp.bfloat16), np.repeat(np.arange(len(lengths)), lengths)
+    q, k, v, (band,), _ = xla.cut(q, q, q, Window(100), jnp.asarray(ids)[None])
+    layout = pallas_gpu.Layout(band, q[:, :, None], k, v)
+    away = np.arange(512)[:, None] - np.arange(512)
+    seen = (away >= 0) & (away < 100) & (ids[:, None] == ids)
+    meets = seen.reshape(8, 64, 8, 64).any((1, 3))
+    for found, met in ((layout.of_queries(), meets), (layout.of_keys(), meets.T)):
+        assert found[0].tolist() == [[int(row.argmax()), int(row.sum())] for row in met]
