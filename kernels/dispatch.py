@@ -31,7 +31,7 @@ IMPLEMENTATIONS: dict[str, tuple[str, ...]] = {
     "selective_scan": ("pallas_tpu", "pallas_gpu", "xla", "reference"),
     "short_conv": ("pallas_tpu", "pallas_gpu", "xla", "reference"),
     "slstm": ("pallas_tpu", "xla", "reference"),
-    "sparse_attention": ("pallas_tpu", "xla", "reference"),
+    "sparse_attention": ("pallas_tpu", "pallas_gpu", "xla", "reference"),
     "ttt_linear": ("xla", "reference"),
 }
 """What each op has. The order is auto's preference among those its platform allows."""

@@ -70,6 +70,11 @@ def row(ref: Any) -> jax.Array:
     return load(ref, LAYOUT.reduce(0))
 
 
+def spread_integers(ref: Any, axis: int) -> jax.Array:
+    """A tile whose columns (axis 0) or rows (axis 1) all are the vector of integers."""
+    return lax.broadcast_in_dim(plgpu.load(ref, layout=LAYOUT.reduce(1 - axis)), (TILE, TILE), [axis])
+
+
 def by_row(x: jax.Array) -> jax.Array:
     """A tile whose columns all are ``x``."""
     return lax.broadcast_in_dim(x, (TILE, TILE), [0])
@@ -91,15 +96,26 @@ def zeros() -> jax.Array:
     return plgpu.layout_cast(jnp.zeros((TILE, TILE), jnp.float32), LAYOUT)
 
 
-def zero_column() -> jax.Array:
-    """Zeros as ``column`` gives them."""
-    return plgpu.layout_cast(jnp.zeros((TILE,), jnp.float32), LAYOUT.reduce(1))
+def zero_column(fill: float = 0.0) -> jax.Array:
+    """Zeros, or another number, as ``column`` gives them."""
+    return plgpu.layout_cast(jnp.full((TILE,), fill, jnp.float32), LAYOUT.reduce(1))
 
 
 def put(ref: Any, x: jax.Array) -> None:
     """Writes a tile to be the factor of a product."""
     ref[...] = x.astype(ref.dtype)
     plgpu.commit_smem()
+
+
+def fetch(*copies: tuple[Any, Any]) -> None:
+    """Copies from global to shared memory, and waits for them."""
+
+    def wait(barrier):
+        for source, target in copies:
+            plgpu.copy_gmem_to_smem(source, target, barrier)
+        plgpu.barrier_wait(barrier)
+
+    pl.run_scoped(wait, plgpu.Barrier(num_arrivals=len(copies)))
 
 
 def finished() -> None:
@@ -119,7 +135,7 @@ def sent(*, everywhere: bool = False) -> None:
     plgpu.wait_smem_to_gmem(0, wait_read_only=not everywhere)
 
 
-def scan(step: Callable, chunks: int, buffers: int, blocks: list, refs: list, state: Any) -> Any:
+def scan(step: Callable, chunks: int | jax.Array, buffers: int, blocks: list, refs: list, state: Any) -> Any:
     """``state = step(n, *chunks of refs, state)`` over the chunks in order, fetched while earlier ones are computed."""
     pipeline = plgpu.emit_pipeline(
         lambda index, *rest: step(index[0], *rest),

@@ -8,6 +8,7 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 from gpu_cases import INTERPRETED as SCANS
 from subquad import kernels
@@ -15,11 +16,14 @@ from subquad.kernels import dispatch, gpu
 from subquad.kernels.cases import Case
 from subquad.kernels.delta_rule import cases as delta
 from subquad.kernels.gla.cases import inputs
+from subquad.kernels.sparse_attention import BigBird, Dilated, Strided, Window, pallas_gpu, xla
+from subquad.kernels.sparse_attention import cases as sparse
 from test_ops import CASES, call, check, definition, draw, everything
 
 BFLOAT16 = partial(Case, dtype="bfloat16", forward=5e-3, gradient=1e-2, gate_gradient=2e-2)
 # Two chunks, of which the second is padded; several tiles of keys and of values; grouped heads; borders and padding.
 IDS = [[*[-1] * 3, *[0] * 40, *[5] * 7, *[-1] * 20, *[5] * 9, *[2] * 20]]
+SPARSE = partial(sparse.case, kind=BFLOAT16)
 INTERPRETED = {
     "gla": (
         BFLOAT16("packed", inputs(1, 99, 2, 1, 64, 128, rank="BTH", gate="half strong", ids=IDS)),
@@ -31,6 +35,11 @@ INTERPRETED = {
         BFLOAT16("packed", delta.inputs(1, 99, 2, 1, 64, 128, rank="BTH", gate="half strong", ids=IDS)),
         BFLOAT16("pair and erase key", delta.inputs(1, 5, 2, 1, 64, 64, erase=1, erase_key=2, scale=True)),
         BFLOAT16("packed, vector gate", delta.inputs(1, 99, 2, 1, 64, 128, rank="BTHK", gate="half strong", ids=IDS)),
+    ),
+    "sparse_attention": (
+        SPARSE("window, packed", Window(30), sparse.inputs(1, 99, 2, 1, 64, 128, ids=IDS)),
+        SPARSE("window, more keys, sinks", Window(80, sinks=3), sparse.inputs(1, 70, 1, 1, 128, 40, S=201)),
+        SPARSE("dilated", Dilated(4, 3, sinks=2), sparse.inputs(1, 70, 2, 2, 16, 24)),
     ),
 }
 FURTHER = {
@@ -46,6 +55,14 @@ FURTHER = {
         BFLOAT16("widest, vector gate", delta.inputs(1, 65, 1, 1, 256, 256, rank="BTHK")),
         BFLOAT16("strong vector gates", delta.inputs(1, 5, 1, 1, 64, 64, rank="BTHK", gate="strong")),
         BFLOAT16("long, vector gate", delta.inputs(1, 257, 1, 1, 64, 64, rank="BTHK", beta=1.5)),
+    ),
+    "sparse_attention": (
+        SPARSE("strided, packed", Strided(8), sparse.inputs(1, 99, 2, 1, 16, 24, ids=IDS)),
+        SPARSE("bigbird, packed", BigBird(4, 2, 2, sinks=3), sparse.inputs(1, 33, 2, 2, S=99, ids=IDS)),
+        SPARSE("dilation a head", Dilated(4, (1, 3)), sparse.inputs(1, 70, 2, 1, 16, 24)),
+        SPARSE("long", Window(130, sinks=4), sparse.inputs(1, 330, 4, 1, 128, 128)),
+        SPARSE("all", Window(999), sparse.inputs(1, 200, 2, 2, 64, 64)),
+        SPARSE("several rows, packed, sinks", Window(9, sinks=2), sparse.inputs(2, 33, 4, 2, S=70, ids=sparse.PADDED)),
     ),
 }
 """What else is interpreted by ``-m exhaustive``."""
@@ -108,6 +125,18 @@ def test_kernels_lower_for_an_h100_that_is_elsewhere(op, rank, K, V):
         assert traced.lower(lowering_platforms=("cuda",)).as_text().count("mosaic_gpu") >= 2
 
 
+@pytest.mark.parametrize(
+    ("K", "V"),
+    [(128, 128), *(pytest.param(*s, marks=pytest.mark.exhaustive) for s in ((64, 64), (64, 128), (128, 64)))],
+)
+def test_a_window_lowers_for_an_h100_that_is_elsewhere(K, V):
+    case = SPARSE("", Window(100), sparse.inputs(2, 256, 2, 1, K, V))
+    given, cotangents = draw("sparse_attention", case, seed=0)
+    with elsewhere(H100):
+        traced = jax.jit(everything("sparse_attention", "pallas_gpu", case)).trace(given, cotangents)
+        assert traced.lower(lowering_platforms=("cuda",)).as_text().count("mosaic_gpu") >= 3
+
+
 @pytest.mark.parametrize("op", OPS_WITH_KERNELS)
 def test_a_machine_without_a_gpu_is_told_so(op):
     case = INTERPRETED[op][0]
@@ -121,7 +150,8 @@ def test_a_machine_without_a_gpu_is_told_so(op):
 
 @pytest.mark.parametrize("op", OPS_WITH_KERNELS)
 def test_auto_takes_a_kernel_only_where_it_passed(op, monkeypatch):
-    given = jax.tree.map(jnp.asarray, draw(op, INTERPRETED[op][0], seed=0)[0])
+    case = INTERPRETED[op][0]
+    given = jax.tree.map(jnp.asarray, draw(op, case, seed=0)[0]) | case.static
     monkeypatch.setattr(gpu, "PASSED", {})
     with elsewhere(H100):
         assert {"pallas_gpu: only by name on gpu", "xla: taken"} <= set(kernels.explain(op, **given).splitlines())
@@ -140,3 +170,21 @@ def test_what_has_no_kernel_is_refused_in_words():
                 kernels.gla(**({"q": q, "k": q, "v": q} | arguments), impl="pallas_gpu")
         with pytest.raises(ValueError, match="read before the decay"):
             kernels.delta_rule(q, q, q, q[..., 0], read="undecayed", impl="pallas_gpu")
+        wide, blocks = jnp.zeros((1, 3, 1, 256), jnp.bfloat16), kernels.Blocks(jnp.zeros((1, 3, 1, 1), jnp.int32), 1)
+        with pytest.raises(ValueError, match="no kernel for lists of blocks"):
+            kernels.sparse_attention(q, q, q, mask=blocks, impl="pallas_gpu")
+        with pytest.raises(ValueError, match="at most 128, not 256"):
+            kernels.sparse_attention(wide, wide, wide, mask=Window(2), impl="pallas_gpu")
+
+
+@pytest.mark.parametrize("lengths", [[512], [70, 250, 192]])
+def test_tiles_of_which_nothing_is_seen_are_skipped(lengths):
+    """Both ranges, that of queries and that of keys, are from the first tile that meets to the last."""
+    q, ids = jnp.zeros((1, 512, 1, 64), jnp.bfloat16), np.repeat(np.arange(len(lengths)), lengths)
+    q, k, v, (band,), _ = xla.cut(q, q, q, Window(100), jnp.asarray(ids)[None])
+    layout = pallas_gpu.Layout(band, q[:, :, None], k, v)
+    away = np.arange(512)[:, None] - np.arange(512)
+    seen = (away >= 0) & (away < 100) & (ids[:, None] == ids)
+    meets = seen.reshape(8, 64, 8, 64).any((1, 3))
+    for found, met in ((layout.of_queries(), meets), (layout.of_keys(), meets.T)):
+        assert found[0].tolist() == [[int(row.argmax()), int(row.sum())] for row in met]

@@ -42,7 +42,8 @@ def arguments(K: int, V: int) -> dict[str, dict]:
     delta = {**qkv, "beta": shape()}
     gates = {"scalar": shape(dtype=jnp.float32), "vector": shape(K, dtype=jnp.float32)}
     ops = {"gla": qkv, "delta_rule": delta}
-    return {f"{op} {gate}": given | {"g": g} for op, given in ops.items() for gate, g in gates.items()}
+    named = {f"{op} {gate}": given | {"g": g} for op, given in ops.items() for gate, g in gates.items()}
+    return named | ({"sparse_attention": qkv | {"mask": kernels.Window(100)}} if max(K, V) <= 128 else {})
 
 
 def compile_for(device, op: str, given: dict) -> None:

@@ -84,7 +84,7 @@ def sparse_attention(
       scale: factor on q; None means ``K ** -0.5``.
       segment_ids: packed documents, ``[B, S]``: tokens of different documents do not see each other, positions (of
         sinks, of blocks) count from each document's start, and a negative id is padding, which takes no position.
-      impl: ``"auto"``, ``"pallas_tpu"``, ``"xla"`` or ``"reference"``.
+      impl: ``"auto"``, ``"pallas_tpu"``, ``"pallas_gpu"``, ``"xla"`` or ``"reference"``.
 
     Returns:
       The outputs ``[B, T, H, V]`` in v's dtype: 0 at padding, and where nothing is seen. There is no state.

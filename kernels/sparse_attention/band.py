@@ -87,6 +87,28 @@ class Band:
         return layout.back(dq), *layout.keys_back(dkey)
 
 
+def spread(x: Shaped[Array, "B n ..."], d: int, steps: int, fill: int = 0) -> Shaped[Array, "Bd steps ..."]:
+    """Padded on the left to so many steps, by remainder."""
+    x = jnp.pad(x, ((0, 0), (steps * d - x.shape[1], 0), *[(0, 0)] * (x.ndim - 2)), constant_values=fill)
+    x = x.reshape(x.shape[0], steps, d, *x.shape[2:])
+    return jnp.moveaxis(x, 2, 1).reshape(-1, steps, *x.shape[3:])
+
+
+def gather(x: Shaped[Array, "Bd steps ..."], d: int, n: int) -> Shaped[Array, "B n ..."]:
+    """The opposite of ``spread``."""
+    x = jnp.moveaxis(x.reshape(-1, d, *x.shape[1:]), 1, 2)
+    x = x.reshape(x.shape[0], -1, *x.shape[3:])
+    return x[:, x.shape[1] - n :]
+
+
+def step_limits(band: Band, S: int) -> tuple[Int[Array, "Bd steps"], Int[Array, "Bd steps"]]:
+    """The first and the last step of its own sequence that each query sees, of S keys; what fills up sees nothing."""
+    (B, T), d = band.lo.shape, band.dilation
+    short, remainder = -S % d, jnp.arange(B * d, dtype=jnp.int32)[:, None] % d
+    lo, hi = spread(band.lo, d, -(-T // d), S), spread(band.hi, d, -(-T // d), -1 - short)
+    return -((remainder - short - lo) // d), (hi + short - remainder) // d
+
+
 class Layout:
     """Time on axis 2 behind sequences and heads, padded on the left: queries to whole blocks, keys to whole tiles."""
 
@@ -105,38 +127,25 @@ class Layout:
         self.start = self.steps - (self.blocks - 1) * self.C - self.tiles * self.L  # where the first tile starts
         self.margin = max(0, -self.start)
 
-    def _spread(self, x: Shaped[Array, "B n ..."], steps: int, fill: int = 0) -> Shaped[Array, "Bd steps ..."]:
-        """Padded on the left to so many steps, by remainder."""
-        short = steps * self.d - x.shape[1]
-        x = jnp.pad(x, ((0, 0), (short, 0), *[(0, 0)] * (x.ndim - 2)), constant_values=fill)
-        x = x.reshape(x.shape[0], steps, self.d, *x.shape[2:])
-        return jnp.moveaxis(x, 2, 1).reshape(-1, steps, *x.shape[3:])
-
-    def _gather(self, x: Shaped[Array, "Bd steps ..."], n: int) -> Shaped[Array, "B n ..."]:
-        """The opposite of ``_spread``."""
-        x = jnp.moveaxis(x.reshape(-1, self.d, *x.shape[1:]), 1, 2)
-        x = x.reshape(x.shape[0], -1, *x.shape[3:])
-        return x[:, x.shape[1] - n :]
-
     def queries(self, x):
         """``[B, T, Hk, ...]`` as ``[B d, Hk, blocks C, ...]``."""
-        return jnp.moveaxis(self._spread(x, self.blocks * self.C), 2, 1)
+        return jnp.moveaxis(spread(x, self.d, self.blocks * self.C), 2, 1)
 
     def keys(self, x):
         """``[B, S, Hk, ...]`` as ``[B d, Hk, margin + steps, ...]``."""
-        return jnp.moveaxis(self._spread(x, self.margin + self.steps), 2, 1)
+        return jnp.moveaxis(spread(x, self.d, self.margin + self.steps), 2, 1)
 
     def limits(self, band: Band):
         """lo and hi, as ``queries``; what fills up sees nothing."""
-        return tuple(self._spread(x, self.blocks * self.C, -1)[:, None] for x in (band.lo, band.hi))
+        return tuple(spread(x, self.d, self.blocks * self.C, -1)[:, None] for x in (band.lo, band.hi))
 
     def back(self, xs):
         """The opposite of ``queries``."""
-        return jax.tree.map(lambda x: self._gather(jnp.moveaxis(x, 1, 2), self.T), xs)
+        return jax.tree.map(lambda x: gather(jnp.moveaxis(x, 1, 2), self.d, self.T), xs)
 
     def keys_back(self, xs):
         """The opposite of ``keys``."""
-        return jax.tree.map(lambda x: self._gather(jnp.moveaxis(x, 1, 2), self.S), xs)
+        return jax.tree.map(lambda x: gather(jnp.moveaxis(x, 1, 2), self.d, self.S), xs)
 
     def block(self, xs, n) -> Any:
         """Block n of queries."""

@@ -1,7 +1,7 @@
 """Sparse attention on TPUs: the keys near a query by a kernel, the few far ones as elsewhere, and both merged."""
 
 from dataclasses import replace
-from functools import reduce
+from functools import partial
 from typing import Any
 
 import jax
@@ -10,13 +10,13 @@ import numpy as np
 from einops import rearrange
 
 from .. import tpu
-from ..chunks import matmul_precision
 from ..mosaic import LANES
-from . import tpu_band, tpu_listed
-from .band import Band
+from . import tpu_band, tpu_listed, with_kernels
+from .band import Band, gather, spread, step_limits
 from .masks import BigBird, Blocks, Dilated, Strided, Window
-from .softmax import merge
-from .xla import by_head, cut
+from .with_kernels import OUTPUTS
+
+__all__ = ["OUTPUTS", "axes", "run", "unsupported"]
 
 REACH = 8192
 """The most tokens before itself, or steps of a dilation, that a query may see."""
@@ -30,8 +30,6 @@ LISTED = 8192
 """The most keys that a list may name, since a query meets them all at once; ..."""
 HEADS = 128
 """... and the most query heads that may do so together."""
-
-OUTPUTS = "B T H V"
 
 
 def unsupported(q, k, v, *, mask, **_) -> str | None:
@@ -63,91 +61,51 @@ def farthest(mask: Window | Dilated | Strided | BigBird, S: int) -> int:
     return min((mask.window if isinstance(mask, Window) else mask.window * mask.block) - 1, S - 1)
 
 
-def axes(q, k, mask, **_) -> dict[str, Any]:
-    """The axes of the arrays; where a mask that is no list differs by head, heads are not spread."""
-    if isinstance(mask, Blocks):
-        of = {q.shape[2]: "H", k.shape[2]: "Hk"}.get(mask.start.shape[2], "all")
-        return {
-            "q": "B T H K", "k": "B S Hk K", "v": "B S Hk V", "segment_ids": "B S",
-            "mask": replace(mask, start=f"B N {of} n"),
-        }  # fmt: skip
-    own = isinstance(mask, Dilated) and isinstance(mask.dilation, tuple)
-    differs = own or (isinstance(mask, BigBird) and mask.random)
-    heads, keys = ("heads", "key_heads") if differs else ("H", "Hk")
-    return {"q": f"B T {heads} K", "k": f"B S {keys} K", "v": f"B S {keys} V", "segment_ids": "B S"}
+def axes(q, k, mask, **rest) -> dict[str, Any]:
+    """The axes of the arrays."""
+    if not isinstance(mask, Blocks):
+        return with_kernels.axes(mask=mask, **rest)
+    of = {q.shape[2]: "H", k.shape[2]: "Hk"}.get(mask.start.shape[2], "all")
+    return {
+        "q": "B T H K", "k": "B S Hk K", "v": "B S Hk V", "segment_ids": "B S",
+        "mask": replace(mask, start=f"B N {of} n"),
+    }  # fmt: skip
+
+
+def run(q, k, v, *, mask, **rest):
+    """See ``sparse_attention``."""
+    return (run_blocks if isinstance(mask, Blocks) else run_bands)(q, k, v, mask=mask, **rest)
 
 
 @jax.jit
-def run(q, k, v, *, mask, scale, segment_ids):
-    """See ``sparse_attention``."""
-    if isinstance(mask, Dilated) and isinstance(mask.dilation, tuple):
-        return by_head(run, q, k, v, mask, scale, segment_ids)
-    low, Hk = jnp.result_type(q, k, v), k.shape[2]
-    if isinstance(mask, Blocks):
-        q, k, v_ = (x.astype(low) for x in (q * scale, k, v))
-        return attend_blocks(q, k, v_, mask, segment_ids).astype(v.dtype)
-    q, k, values, parts, back = cut(q, k, v, mask, segment_ids)
-    if segment_ids is None and not mask.sinks and isinstance(mask, Window | Strided):  # by position alone
-        parts = (replace(parts[0], lo=None, hi=None), *parts[1:])
-    q = rearrange((q * scale).astype(low), "B T (G R) K -> B T G R K", G=Hk)
-    y = _attend(q, k.astype(low), values.astype(low), parts)
-    return back(rearrange(y, "B T G R V -> B T (G R) V").astype(v.dtype))
-
-
-def attend_blocks(q, k, v, mask: Blocks, segment_ids):
+def run_blocks(q, k, v, *, mask, scale, segment_ids):
     """Where each query head has lists of its own, it has keys of its own."""
+    low, dtype = jnp.result_type(q, k, v), v.dtype
+    q, k, v = (x.astype(low) for x in (q * scale, k, v))
     lists, packing = tpu_listed.listed(mask, q.shape[1], k.shape[:2], segment_ids)
     if packing is not None:
         k, v = map(packing.pack, (k, v))
     q = rearrange(q, "B T (G R) K -> B T G R K", G=max(k.shape[2], mask.start.shape[2]))
-    return rearrange(tpu_listed.attend(q, k, v, lists), "B T G R V -> B T (G R) V")
+    return rearrange(tpu_listed.attend(q, k, v, lists), "B T G R V -> B T (G R) V").astype(dtype)
 
 
-@jax.custom_vjp
-def _attend(q, k, v, parts):
-    return _forward(q, k, v, parts)[0]
+def forward(band: Band, q, k, v):
+    """What the band adds: its softmax, and the logarithm of the denominator."""
+    layout = Layout(band, q, k)
+    y, lse = tpu_band.forward(layout.plan, layout.queries(q), layout.keys(k), layout.keys(v), layout.limits(band))
+    return layout.back(y), layout.back(lse.swapaxes(2, 3))[..., 0]
 
 
-def _forward(q, k, v, parts):
-    done = []
-    for part in parts:
-        if isinstance(part, Band):
-            layout = Layout(part, q, k)
-            arrays = layout.queries(q), layout.keys(k), layout.keys(v), layout.limits(part)
-            y, lse = tpu_band.forward(layout.plan, *arrays)
-            done.append((layout.back(y), layout.back(lse.swapaxes(2, 3))[..., 0]))
-        else:
-            with matmul_precision(q.dtype):
-                done.append(part.forward(*map(widened, (q, k, v))))
-    y, lse = done[0] if len(done) == 1 else merge([(widened(y), lse) for y, lse in done])
-    return y, (q, k, v, parts, y, lse)
+def backward(band: Band, q, k, v, dy, lse, delta):
+    """The gradients of q, k and v. ``lse`` is that of all parts together, ``delta`` is ``sum(dy * y)``."""
+    layout = Layout(band, q, k)
+    arrays = layout.queries(q), layout.keys(k), layout.keys(v), layout.limits(band)
+    cotangents = layout.queries(dy), layout.rows(lse), layout.rows(delta)
+    dq, dk, dv = tpu_band.backward(layout.plan, *arrays, *cotangents)
+    return layout.back(dq), layout.keys_back(dk), layout.keys_back(dv)
 
 
-def _backward(residuals, dy):
-    q, k, v, parts, y, lse = residuals
-    delta = jnp.sum(widened(dy) * widened(y), -1)
-    grads = []
-    for part in parts:
-        if isinstance(part, Band):
-            layout = Layout(part, q, k)
-            arrays = layout.queries(q), layout.keys(k), layout.keys(v), layout.limits(part)
-            cotangents = layout.queries(dy.astype(q.dtype)), layout.rows(lse), layout.rows(delta)
-            dq, dk, dv = tpu_band.backward(layout.plan, *arrays, *cotangents)
-            grads.append((layout.back(dq), layout.keys_back(dk), layout.keys_back(dv)))
-        else:
-            with matmul_precision(q.dtype):
-                grads.append(part.backward(*map(widened, (q, k, v, dy)), lse, delta))
-    if len(grads) > 1:
-        grads = [[reduce(jnp.add, map(widened, xs)) for xs in zip(*grads, strict=True)]]
-    return *(x.astype(of.dtype) for x, of in zip(grads[0], (q, k, v), strict=True)), None
-
-
-def widened(x):
-    """In float32."""
-    return x.astype(jnp.float32)
-
-
-_attend.defvjp(_forward, _backward)
+run_bands = partial(with_kernels.run, with_kernels.Kernels(forward, backward, plain=True))
 
 
 class Layout:
@@ -171,12 +129,9 @@ class Layout:
 
     def _spread(self, x, steps: int, left: int, blocks: int, fill: int = 0):
         """``[B, n, ...]`` as ``[B d, blocks C, ...]``; filled up to whole steps on the left."""
-        short = steps * self.d - x.shape[1]
-        pad = lambda x, *ends: jnp.pad(x, ((0, 0), ends, *[(0, 0)] * (x.ndim - 2)), constant_values=fill)  # noqa: E731
-        x = pad(x, short, 0)
-        x = x.reshape(x.shape[0], steps, self.d, *x.shape[2:])
-        x = x.swapaxes(1, 2).reshape(-1, steps, *x.shape[3:])
-        return pad(x, left, blocks * self.plan.C - left - steps)
+        ends = left, blocks * self.plan.C - left - steps
+        x = spread(x, self.d, steps, fill)
+        return jnp.pad(x, ((0, 0), ends, *[(0, 0)] * (x.ndim - 2)), constant_values=fill)
 
     def queries(self, x):
         """``[B, T, Hk, R, K]`` in the kernels' layout."""
@@ -195,19 +150,14 @@ class Layout:
         """The first and the last step that each query sees."""
         if self.plan.plain:
             return []
-        short, remainder = self.key_steps * self.d - self.S, jnp.arange(self.B * self.d)[:, None] % self.d
-        lo, hi = (
-            self._spread(x, self.steps, self.left, self.plan.blocks, fill)
-            for x, fill in ((band.lo, self.S), (band.hi, -1))
-        )
-        lo, hi = -((remainder - short - lo) // self.d), (hi + short - remainder) // self.d
-        return [lo[:, None], hi[:, None]]
+        ends = self.left, self.plan.blocks * self.plan.C - self.left - self.steps
+        lo, hi = step_limits(band, self.S)
+        pad = lambda x, fill: jnp.pad(x, ((0, 0), ends), constant_values=fill)[:, None]  # noqa: E731
+        return [pad(lo, self.S), pad(hi, -1)]
 
     def _gather(self, x, steps: int, left: int, tokens: int):
         """The opposite of ``_spread``, of ``[B d, heads, steps, width]``."""
-        x = x[:, :, left : left + steps].swapaxes(1, 2)
-        x = x.reshape(self.B, self.d, steps, *x.shape[2:]).swapaxes(1, 2)
-        return x.reshape(self.B, steps * self.d, *x.shape[3:])[:, -tokens:]
+        return gather(x[:, :, left : left + steps].swapaxes(1, 2), self.d, tokens)
 
     def back(self, x):
         """The opposite of ``queries``."""
