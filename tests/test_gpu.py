@@ -13,6 +13,7 @@ from subquad import kernels
 from subquad.kernels import dispatch, gpu
 from subquad.kernels.cases import Case
 from subquad.kernels.delta_rule import cases as delta
+from subquad.kernels.dplr import cases as dplr
 from subquad.kernels.gla.cases import inputs
 from test_ops import CASES, call, check, definition, draw, everything
 
@@ -31,6 +32,10 @@ INTERPRETED = {
         BFLOAT16("pair and erase key", delta.inputs(1, 5, 2, 1, 64, 64, erase=1, erase_key=2, scale=True)),
         BFLOAT16("packed, vector gate", delta.inputs(1, 99, 2, 1, 64, 128, rank="BTHK", gate="half strong", ids=IDS)),
     ),
+    "dplr": (
+        BFLOAT16("strong gates", dplr.inputs(1, 5, 2, 1, 64, 64, gate="strong", scale=True)),
+        BFLOAT16("packed", dplr.inputs(1, 99, 2, 1, 64, 64, gate="half strong", ids=IDS)),
+    ),
 }
 FURTHER = {
     "gla": (
@@ -45,6 +50,11 @@ FURTHER = {
         BFLOAT16("widest, vector gate", delta.inputs(1, 65, 1, 1, 256, 256, rank="BTHK")),
         BFLOAT16("strong vector gates", delta.inputs(1, 5, 1, 1, 64, 64, rank="BTHK", gate="strong")),
         BFLOAT16("long, vector gate", delta.inputs(1, 257, 1, 1, 64, 64, rank="BTHK", beta=1.5)),
+    ),
+    "dplr": (
+        BFLOAT16("wide keys", dplr.inputs(1, 40, 1, 1, 128, 40)),
+        BFLOAT16("widest", dplr.inputs(1, 33, 1, 1, 256, 256)),
+        BFLOAT16("long", dplr.inputs(1, 257, 1, 1, 64, 64)),
     ),
 }
 """What else is interpreted by ``-m exhaustive``."""
