@@ -65,6 +65,7 @@ LOWERED = [
         ("gla", "BTHK", [(256, 256)]),
         ("delta_rule", "BTH", [(256, 256)]),
         ("delta_rule", "BTHK", [(256, 256)]),
+        ("dplr", None, [(256, 256)]),
     )
     for K in (64, 128, 256)
     for V in (64, 128, 256)
@@ -109,7 +110,8 @@ def test_kernel_agrees_with_the_definition(op, case):
 @pytest.mark.parametrize(("op", "rank", "K", "V"), LOWERED)
 def test_kernels_lower_for_an_h100_that_is_elsewhere(op, rank, K, V):
     """Layouts that the card lacks, and blocks that exceed its shared memory, fail here as they would there."""
-    case = Case("", dispatch.load(op, "cases").inputs(2, 256, 2, 1, K, V, rank=rank), dtype="bfloat16")
+    gate = {"rank": rank} if rank else {}
+    case = Case("", dispatch.load(op, "cases").inputs(2, 256, 2, 1, K, V, **gate), dtype="bfloat16")
     given, cotangents = draw(op, case, seed=0)
     with elsewhere(H100):
         traced = jax.jit(everything(op, "pallas_gpu", case)).trace(given, cotangents)

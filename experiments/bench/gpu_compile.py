@@ -42,7 +42,8 @@ def arguments(K: int, V: int) -> dict[str, dict]:
     delta = {**qkv, "beta": shape()}
     gates = {"scalar": shape(dtype=jnp.float32), "vector": shape(K, dtype=jnp.float32)}
     ops = {"gla": qkv, "delta_rule": delta}
-    return {f"{op} {gate}": given | {"g": g} for op, given in ops.items() for gate, g in gates.items()}
+    gated = {f"{op} {gate}": given | {"g": g} for op, given in ops.items() for gate, g in gates.items()}
+    return gated | {"dplr": {**qkv, "a": shape(K), "b": shape(K), "g": gates["vector"]}}
 
 
 def compile_for(device, op: str, given: dict) -> None:
