@@ -13,6 +13,7 @@ from subquad import kernels
 from subquad.kernels import dispatch, gpu
 from subquad.kernels.cases import Case
 from subquad.kernels.delta_rule import cases as delta
+from subquad.kernels.delta_rule.cases import UNDECAYED
 from subquad.kernels.dplr import cases as dplr
 from subquad.kernels.gla.cases import inputs
 from test_ops import CASES, call, check, definition, draw, everything
@@ -31,6 +32,7 @@ INTERPRETED = {
         BFLOAT16("packed", delta.inputs(1, 99, 2, 1, 64, 128, rank="BTH", gate="half strong", ids=IDS)),
         BFLOAT16("pair and erase key", delta.inputs(1, 5, 2, 1, 64, 64, erase=1, erase_key=2, scale=True)),
         BFLOAT16("packed, vector gate", delta.inputs(1, 99, 2, 1, 64, 128, rank="BTHK", gate="half strong", ids=IDS)),
+        BFLOAT16("undecayed read, strong", delta.inputs(1, 5, 1, 1, 64, 64, rank="BTH", gate="strong"), UNDECAYED),
     ),
     "dplr": (
         BFLOAT16("strong gates", dplr.inputs(1, 5, 2, 1, 64, 64, gate="strong", scale=True)),
@@ -43,6 +45,8 @@ FURTHER = {
         BFLOAT16("strong vector gates", inputs(1, 5, 1, 1, 64, 64, rank="BTHK", gate="strong", bonus=True)),
     ),
     "delta_rule": (
+        BFLOAT16("undecayed read", delta.inputs(1, 99, 2, 1, 64, 64, rank="BTH", erase_key=2, ids=IDS), UNDECAYED),
+        BFLOAT16("undecayed read, no gate", delta.inputs(1, 99, 1, 1, 64, 64, ids=IDS), UNDECAYED),
         BFLOAT16("wide keys", delta.inputs(1, 70, 1, 1, 128, 40)),
         BFLOAT16("strong gates", delta.inputs(1, 5, 1, 1, 64, 64, rank="BTH", gate="strong")),
         BFLOAT16("long", delta.inputs(1, 257, 1, 1, 64, 64, rank="BTH", beta=1.5)),
@@ -53,6 +57,8 @@ FURTHER = {
     ),
     "dplr": (
         BFLOAT16("wide keys", dplr.inputs(1, 40, 1, 1, 128, 40)),
+        BFLOAT16("packed strong", dplr.inputs(1, 99, 4, 2, 64, 128, gate="strong", ids=IDS)),
+        BFLOAT16("correlated keys", dplr.inputs(1, 70, 1, 1, 64, 64, key="correlated")),
         BFLOAT16("widest", dplr.inputs(1, 33, 1, 1, 256, 256)),
         BFLOAT16("long", dplr.inputs(1, 257, 1, 1, 64, 64)),
     ),
@@ -148,5 +154,7 @@ def test_what_has_no_kernel_is_refused_in_words():
         }.items():
             with pytest.raises(ValueError, match=reason):
                 kernels.gla(**({"q": q, "k": q, "v": q} | arguments), impl="pallas_gpu")
-        with pytest.raises(ValueError, match="read before the decay"):
-            kernels.delta_rule(q, q, q, q[..., 0], read="undecayed", impl="pallas_gpu")
+        for name in ("a", "b"):
+            arguments = dict.fromkeys("qkvab", q) | {"g": q, name: q.astype("float32")}
+            with pytest.raises(ValueError, match="a and b must be bfloat16"):
+                kernels.dplr(**arguments, impl="pallas_gpu")
