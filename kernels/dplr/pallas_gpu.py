@@ -36,9 +36,9 @@ def run(q, k, v, a, b, g, *, scale, initial_state, segment_ids):
         q, k, v, a, b, g = (jnp.where(valid[..., None, None], x, 0) for x in (q, k, v, a, b, g))
         number = jnp.repeat(number, 2, axis=1)
     nothing = jnp.zeros_like
-    tokens = (nothing(q), q), (b, k), (nothing(v), v), (-a, nothing(a)), (g, nothing(g))
-    pairs = (_in_turn(*pair) for pair in tokens)
-    y, last = wy_gpu.run(*pairs, float(scale), initial_state, number, undecayed=True)
+    q, k, v = _in_turn(nothing(q), q), _in_turn(b, k), _in_turn(nothing(v), v)
+    a, g = _in_turn(-a, nothing(a)), _in_turn(g, nothing(g))
+    y, last = wy_gpu.run(q, k, v, a, g, float(scale), initial_state, number, undecayed=True)
     return y[:, 1::2], last
 
 
