@@ -28,6 +28,7 @@ File = Annotated[Path | None, arg(metavar="FILE", help_behavior_hint="")]
 Target = Annotated[str, arg(metavar="FILE.py:NAME", help_behavior_hint="")]
 Wholes = Annotated[tuple[int, ...], arg(metavar="INT ...", help_behavior_hint="")]
 Numbers = Annotated[tuple[float, ...], arg(metavar="FLOAT ...", help_behavior_hint="")]
+Shapes = Annotated[tuple[str, ...], arg(metavar="T,H,K,V ...", help_behavior_hint="")]
 Settings = Annotated[tuple[str, ...], arg(metavar="KEY=VALUE ...", help_behavior_hint="")]
 
 
@@ -242,7 +243,8 @@ class Profile:
     `decode`: the time of a token after short and long contexts. `memory`: a gradient's temporaries and time against
     depth, for standard, checkpointed and reversible trunks. `length`: the longest sequence that trains in a memory.
     `drift`: how far gradients of a reversible trunk are from those of stored activations. `tpu`: cycles of the TPU
-    kernels, for which no TPU is needed. `gpu`: ops on a GPU beside its limits, the XLA path and other libraries.
+    kernels, for which no TPU is needed. `gpu`: ops and training steps on a GPU beside its limits, the XLA path and
+    other libraries.
     """
 
     what: Positional[Literal["decode", "memory", "length", "drift", "tpu", "gpu"]]
@@ -257,13 +259,17 @@ class Profile:
     gib: Number = None
     """length: the memory, by default 8."""
     record: File = None
-    """decode, gpu: writes the figures here too, as JSON, with the device and versions."""
+    """decode, tpu, gpu: writes the figures here too, as JSON, with versions; `tpu` and `gpu` go on with such a file."""
     ops: Word = None
-    """tpu, gpu: by comma, such as `gla scalar`; by default all that have a TPU kernel."""
+    """tpu, gpu: by comma, such as `gla scalar`; by default all."""
     generations: Word = None
     """tpu: by comma, of v5e, v5p and v6e; by default v6e."""
+    shapes: Shapes = ()
+    """tpu: tokens, heads and widths of keys and values; by default 8192,16,128,128."""
     tiny: bool = False
     """gpu: at toy size, as without a GPU."""
+    markdown: bool = False
+    """gpu: measures nothing; prints the newest record as in the README."""
 
     def __call__(self) -> int:
         """Runs the command."""
@@ -278,7 +284,9 @@ class Profile:
         elif self.what == "length":
             length.show(archs, self.gib)
         elif self.what == "tpu":
-            tpu.show(split(self.ops), split(self.generations))
+            tpu.show(split(self.ops), split(self.generations), [tpu.size_of(s) for s in self.shapes], self.record)
+        elif self.what == "gpu" and self.markdown:
+            report(gpu.table())
         elif self.what == "gpu":
             gpu.show(split(self.ops), self.tiny, self.record)
         else:

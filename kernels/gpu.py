@@ -13,6 +13,7 @@ PASSED: dict[str, tuple[str, ...]] = {}
 kernel for these alone. None has met a card yet."""
 
 _interpreted: ContextVar[bool] = ContextVar("interpreted", default=False)
+_auto: ContextVar[bool | None] = ContextVar("auto", default=None)
 
 
 @contextlib.contextmanager
@@ -56,6 +57,20 @@ def unsupported() -> str | None:
     return None
 
 
+@contextlib.contextmanager
+def auto_takes(kernels: bool) -> Iterator[None]:
+    """Within this context ``impl="auto"`` takes every GPU kernel, whatever a card said of it, or none.
+
+    That is to measure one beside the other, in a model. It matters while a function is traced.
+    """
+    token = _auto.set(kernels)
+    try:
+        yield
+    finally:
+        _auto.reset(token)
+
+
 def passed(op: str) -> bool:
-    """Whether the op's cases passed on the card that is traced for."""
-    return op in PASSED.get(kind() or "", ())
+    """Whether auto may take the op's kernel: its cases passed on the card that is traced for."""
+    chosen = _auto.get()
+    return op in PASSED.get(kind() or "", ()) if chosen is None else chosen

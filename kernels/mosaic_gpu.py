@@ -131,11 +131,15 @@ def scan(step: Callable, chunks: int, buffers: int, blocks: list, refs: list, st
     return pipeline(*refs)
 
 
-def call(kernel: Callable, name: str, *, grid: dict[str, int], outputs: list, scratch: list) -> Callable:
+def call(
+    kernel: Callable, name: str, *, grid: dict[str, int], outputs: list, scratch: list, barriers: bool = True
+) -> Callable:
     """``plgpu.kernel`` with one warpgroup a block, over a grid of named axes.
 
-    The layouts are those that the kernel names: to infer them took the compiler minutes and more.
+    The layouts are those that the kernel names: to infer them took the compiler minutes and more. Without ``barriers``
+    threads wait for each other only where the kernel says so.
     """
+    lane = plgpu.LoweringSemantics.Lane
     return plgpu.kernel(
         kernel,
         out_type=[jax.ShapeDtypeStruct(*out) for out in outputs],
@@ -143,5 +147,5 @@ def call(kernel: Callable, name: str, *, grid: dict[str, int], outputs: list, sc
         grid=tuple(grid.values()),
         grid_names=tuple(grid),
         kernel_name=name,
-        compiler_params=plgpu.CompilerParams(lowering_semantics=plgpu.LoweringSemantics.Lane),
+        compiler_params=plgpu.CompilerParams(lowering_semantics=lane, unsafe_no_auto_barriers=not barriers),
     )

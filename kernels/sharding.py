@@ -7,6 +7,7 @@ recurrence is independent over batch and heads; time is never cut.
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -70,9 +71,8 @@ def per_shard(run: Callable, arguments: Mapping[str, Any], axes: Mapping[str, An
     for axis in heads:
         parts *= mesh.shape[axis]
     if sizes.get("Hk", 1) > 1 and sizes["Hk"] % parts:  # a part of the value heads would read other key heads
-        for name, x in arrays.items():
-            if isinstance(axes[name], str) and "Hk" in axes[name].split():
-                arrays[name] = repeat_heads(x, sizes["H"], axes[name].split().index("Hk"))
+        for name in arrays:
+            arrays[name] = jax.tree.map(partial(_repeated, sizes["H"]), axes[name], arrays[name])
         sizes["Hk"] = sizes["H"]
     if not batch and not heads:
         return run(**arguments)
@@ -89,6 +89,11 @@ def per_shard(run: Callable, arguments: Mapping[str, Any], axes: Mapping[str, An
         out_specs=jax.tree.map(spec, outputs),
         check_vma=False,
     )(arrays)
+
+
+def _repeated(H: int, axes: str, x: jax.Array) -> jax.Array:
+    names = axes.split()
+    return repeat_heads(x, H, names.index("Hk")) if "Hk" in names else x
 
 
 def _fitting(names: tuple[str, ...], mesh: Mesh | AbstractMesh, size: int) -> tuple[str, ...]:

@@ -62,6 +62,9 @@ CONFIGS = {
 }
 every_mixer = pytest.mark.parametrize("name", CONFIGS)
 each_default = pytest.mark.parametrize("name", DEFAULTS)
+each_default_and_rarely_the_others = pytest.mark.parametrize(
+    "name", [*DEFAULTS, *(pytest.param(name, marks=pytest.mark.exhaustive) for name in CONFIGS if name not in DEFAULTS)]
+)
 
 quick_jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 """Compilation is most of the time of these tests; this halves it."""

@@ -9,6 +9,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import pytest
+from gpu_cases import INTERPRETED as SCANS
 from subquad import kernels
 from subquad.kernels import dispatch, gpu
 from subquad.kernels.cases import Case
@@ -79,6 +80,7 @@ LOWERED = [
 OPS_WITH_KERNELS = [op for op, impls in dispatch.IMPLEMENTATIONS.items() if "pallas_gpu" in impls]
 ON_A_GPU = jax.default_backend() == "gpu"
 H100 = "NVIDIA H100 80GB HBM3"
+INTERPRETED |= SCANS
 
 
 @contextlib.contextmanager

@@ -17,7 +17,6 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxpr_flops import count
 from mixers import (
     CONFIGS,
-    DEFAULTS,
     DIM,
     SMALL,
     B,
@@ -27,6 +26,7 @@ from mixers import (
     close,
     draw,
     each_default,
+    each_default_and_rarely_the_others,
     every_mixer,
     merge,
     mixer_of,
@@ -106,19 +106,12 @@ def test_packed_documents_equal_separate_calls(name):
     close(after[0], alone[11][0, 11], f"{name}: the token after a document of 11")
 
 
-def padding(name, differentiated):
-    """The parameters of a padding test; gradients of what is switched are left to ``-m exhaustive``."""
-    rare = differentiated and name not in DEFAULTS
-    marks = [pytest.mark.exhaustive] if rare else []
-    return pytest.param(name, differentiated, id=f"{name}-gradient" if differentiated else name, marks=marks)
+@each_default_and_rarely_the_others
+def test_padding_is_transparent(name):
+    """Prompts of one length, padded before, after or among their tokens, cut in the middle, and a token decoded.
 
-
-@pytest.mark.parametrize(
-    ("name", "differentiated"),
-    [padding(name, d) for name in CONFIGS for d in (False, True) if d or name not in DEFAULTS],
-)
-def test_padding_is_transparent(name, differentiated):
-    """Prompts of one length, padded before, after or among their tokens, cut in the middle, and a token decoded."""
+    Packed documents have padding too, so what is switched comes here with ``-m exhaustive`` only.
+    """
     graph, params = built(name)
     rows, length = 3, T - 5
     valid = np.ones((rows, T), bool)
@@ -143,8 +136,6 @@ def test_padding_is_transparent(name, differentiated):
             return jnp.concatenate([y, y_next[:, None]], axis=1)
 
         def outputs_and_gradients(call):
-            if not differentiated:
-                return call(params), None
             y, vjp = jax.vjp(call, params)
             return y, vjp(weights)[0]
 
@@ -152,8 +143,7 @@ def test_padding_is_transparent(name, differentiated):
 
     padded, plain = run(params, draw(rows, length + 1, DIM), 10 * draw(rows, T, DIM, seed=3))
     close(padded[0], plain[0], f"{name}: padded")
-    if differentiated:
-        close(padded[1], plain[1], f"{name}: padded, gradient of ")
+    close(padded[1], plain[1], f"{name}: padded, gradient of ")
 
 
 def call(graph, params, x):

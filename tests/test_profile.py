@@ -10,9 +10,10 @@ from flax import nnx
 from subquad.archs import LM, preset
 from subquad.experiments.cli import parse
 from subquad.experiments.errors import UserError
-from subquad.experiments.profile import decode, drift, gpu, gpu_peers, length, memory, tpu
-from subquad.experiments.profile.schedule import count
+from subquad.experiments.profile import decode, drift, length, memory, tpu
+from subquad.experiments.profile.schedule import Compiled, Kernel, count
 from subquad.experiments.profile.workloads import Point, Size
+from subquad.experiments.report import tpu as tpu_report
 
 
 def test_only_architectures_whose_state_stops_growing_are_linear():
@@ -105,11 +106,13 @@ def test_refusals():
 
 def test_a_kernel_s_cycles_are_counted_without_a_tpu():
     point = Point("gla scalar", Size(T=512, H=2), backward=False)
-    (one,) = count([point], "v6e")
+    failed, one = count([Point("no such op", Size(), backward=False), point], "v6e")
+    assert failed == "KeyError: 'no such op'"
+    assert isinstance(one, Compiled)
     assert [(kernel.name, kernel.steps) for kernel in one.kernels] == [("gla_scalar_forward", 2)]
-    cells = dict(zip(tpu.COLUMNS, tpu.row("v6e", point, one), strict=True))
-    assert float(cells["matrix floor"]) < float(cells["kernels"]) <= float(cells["both"])
-    assert float(cells["memory floor"]) == pytest.approx((4 * 128 * 2 + 4) / 1640 * 1.75, abs=0.01)
+    row = tpu.figures("v6e", point, one)
+    assert row["matrix floor"] < row["kernels"] <= tpu.both(row)
+    assert row["memory floor"] == pytest.approx((4 * 128 * 2 + 4) / 1640 * 1.75, abs=0.01)
 
 
 def test_an_unknown_kernel_is_named():
@@ -117,22 +120,36 @@ def test_an_unknown_kernel_is_named():
         parse(["profile", "tpu", "--ops", "gla scaler"])()
 
 
-def test_ops_are_measured_where_there_is_no_gpu(tmp_path, capsys):
-    record = tmp_path / "gpu.json"
-    assert parse(["profile", "gpu", "--ops", "gla scalar", "--tiny", "--record", str(record)])() == 0
-    assert "pallas_gpu: gla: impl='pallas_gpu' cannot run this: this is a cpu, not a GPU" in capsys.readouterr().out
-    rows = json.loads(record.read_text())["rows"]
-    measured = [row for row in rows if row["contestant"] == "xla"]
-    assert [row["backward"] for row in measured] == [False, True]
-    for row in measured:
-        assert row["milliseconds"] > 0
-        assert 0 < row["error"] < 1e-2, row
-    with pytest.raises(UserError, match="there is no 'gla scala'"):
-        parse(["profile", "gpu", "--ops", "gla scala"])()
+def test_the_record_of_a_tpu_keeps_what_was_not_counted_again(tmp_path, capsys, monkeypatch):
+    kernel = Kernel("kernel", 100, 8, {"MXU": 40, "VLOAD:FILL": 30, "VSTORE:SPILL": 0}, {"MXU": 2, "VALU": 4, "EUP": 1})
+    kernel.slots.update({"VLOAD:FILL": 3, "VSTORE:SPILL": 2})
+    found = {False: "ValueError: more than its memory", True: Compiled((kernel,), 5, 0)}
+    monkeypatch.setattr(tpu, "count", lambda points, _: [found[point.backward] for point in points])
+    monkeypatch.setattr(tpu, "installed", lambda _: False)
+    run = ["profile", "tpu", "--shapes", "100,2,64,64", "--record", str(tmp_path / "tpu.json"), "--ops"]
+    assert parse([*run, "gla scalar"])() == 0
+    assert parse([*run, "delta vector,delta vector tokamax"])() == 0
+    said = capsys.readouterr().out
+    assert "v6e gla scalar, forward: ValueError: more than its memory" in said
+    assert "v6e delta vector tokamax, forward+backward: not installed: pip install 'subquad[peers]'" in said
+    rows = json.loads((tmp_path / "tpu.json").read_text())["rows"]
+    assert [(row["op"], row["pass"], "missing" in row) for row in rows] == [
+        ("gla scalar", "forward", True),
+        ("gla scalar", "forward+backward", False),
+        ("delta vector", "forward", True),
+        ("delta vector", "forward+backward", False),
+        ("delta vector tokamax", "forward", True),
+        ("delta vector tokamax", "forward+backward", True),
+    ]
+    assert (rows[1]["kernels"], rows[1]["matrix floor"], rows[1]["spill slots"]) == (4, 0.8, 0.1)
+    with pytest.raises(UserError, match="a shape is T,H,K,V"):
+        parse(["profile", "tpu", "--shapes", "8192"])()
+    lines = tpu_report.document(json.loads((tmp_path / "tpu.json").read_text())).splitlines()
+    (line,) = [line for line in lines if line.startswith("| gla scalar |")]
+    assert line.startswith("| gla scalar | – / 4.00 | – / 0.00 | – / 4.00 |")
+    assert any(line.startswith("| delta vector tokamax | not installed") for line in lines)
 
 
-def test_a_contestant_that_errs_is_seen(monkeypatch):
-    wrong = gpu_peers.of_jax(lambda x: 1.1 * x["v"])
-    monkeypatch.setattr(gpu_peers, "contestants", lambda op: {"wrong": wrong})
-    rows = gpu.measure("gla scalar", gpu.TINY[0], gpu.QUICK, 1e9, 1e9)
-    assert min(row.error for row in rows if row.contestant == "wrong") > 0.1
+def test_the_document_of_tpu_kernels_is_that_of_its_record():
+    record = json.loads(tpu_report.RECORD.read_text())
+    assert tpu_report.DOCUMENT.read_text() == tpu_report.document(record)

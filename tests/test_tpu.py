@@ -4,21 +4,32 @@ A kernel's cases are those of its op that it supports. Simulation takes about 2 
 only.
 """
 
+import dataclasses
 from contextlib import nullcontext
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
+from flax import nnx
 from mixers import DIM, built, merge
 from subquad import kernels
 from subquad.experiments.profile.schedule import GENERATIONS, aot
 from subquad.experiments.profile.workloads import OPS, Point, Size
 from subquad.kernels import dispatch, tpu
 from subquad.kernels.cases import Case
+from subquad.kernels.delta_rule.cases import inputs as delta_rule_inputs
+from subquad.kernels.dplr.cases import inputs as dplr_inputs
 from subquad.kernels.linear_scan.cases import inputs as linear_scan_inputs
-from subquad.kernels.sparse_attention import Window
+from subquad.kernels.short_conv.cases import PADDED as CONV_PADDED
+from subquad.kernels.short_conv.cases import inputs as short_conv_inputs
+from subquad.kernels.slstm.cases import Case as slstm_case
+from subquad.kernels.slstm.cases import inputs as slstm_inputs
+from subquad.kernels.sparse_attention import Blocks, Window, tpu_listed
 from subquad.kernels.sparse_attention.cases import case as window_case
+from subquad.kernels.sparse_attention.cases import chosen
 from subquad.kernels.sparse_attention.cases import inputs as window_inputs
+from subquad.layers import MoBAConfig, NSAConfig
 from test_ops import CASES, check, definition, draw, everything
 
 OPS_WITH_KERNELS = [op for op, impls in dispatch.IMPLEMENTATIONS.items() if "pallas_tpu" in impls]
@@ -28,7 +39,9 @@ SIMULATED = {
     "dplr": ("no groups", "strong gate", "half strong gate", "packed, half strong gate", "padding", "bfloat16"),
     "gla": ("constant gate", "one token", "vector gate", "half strong bonus", *HALVES),
     "mlstm": ("no state", "extreme input gates", "packed", "padding, closed input gates", "bfloat16"),
-    "sparse_attention": ("dilated, padding", "window, more keys, packed", "bfloat16"),
+    "short_conv": ("silu", "one tap", "more padding than tokens", "bfloat16, padding"),
+    "slstm": ("extreme gates", "packed", "wide", "many sequences", "bfloat16"),
+    "sparse_attention": ("dilated, padding", "window, more keys, packed", "bfloat16", "blocks of queries"),
 }
 """Of ops with many cases those that are always simulated, about 8 s each; ``-m exhaustive`` simulates the others."""
 
@@ -53,6 +66,8 @@ def compiled(op):
     """What an op is compiled for. Channels without heads are cut into the same blocks, however many there are."""
     for chip, own in SIZES.items():
         for size in (NARROW, COMMON, WIDE) if "H" in OPS[op].axes() else (COMMON,):
+            if op.startswith("blocks"):  # slow to compile where keys are cut in spans; one size of block stands for all
+                own = NARROW if op == "blocks 64" else None
             marks = [pytest.mark.exhaustive] if "H" in OPS[op].axes() and size != own else []
             yield pytest.param(op, chip, size, id=f"{op}-{chip}-{size.K}", marks=marks)
 
@@ -75,6 +90,8 @@ def test_simulated_kernel_agrees_with_the_definition(op, case, monkeypatch):
         monkeypatch.setitem(widths, False, widths[False] if case.name == "scalar gate" else 256)
     elif op in ("delta_rule", "dplr"):
         monkeypatch.setattr(dispatch.load(op, "pallas_tpu"), "HEADS", 2)
+    elif op in ("short_conv", "slstm"):  # several chunks
+        monkeypatch.setattr(dispatch.load(op, "pallas_tpu"), "CHUNK", 16)
     with kernels.simulate_tpu():
         if reason := refusal(op, case, inputs):
             pytest.skip(reason)
@@ -84,12 +101,77 @@ def test_simulated_kernel_agrees_with_the_definition(op, case, monkeypatch):
 
 def test_a_window_reaches_over_blocks(monkeypatch):
     """Blocks of 128 where the kernel takes more, so that few tokens do."""
-    op, case = "sparse_attention", window_case("window", Window(140), window_inputs(B=1, T=150, H=2, Hk=1, S=290))
+    monkeypatch.setattr(dispatch.load("sparse_attention", "pallas_tpu"), "BLOCK", 128)
+    agrees("sparse_attention", window_case("window", Window(140), window_inputs(B=1, T=150, H=2, Hk=1, S=290)))
+
+
+def agrees(op, case, **simulation):
+    """Whether the simulated kernel does with the definition."""
     arrays, cotangents = draw(op, case, seed=0)
-    monkeypatch.setattr(dispatch.load(op, "pallas_tpu"), "BLOCK", 128)
-    with kernels.simulate_tpu():
+    with kernels.simulate_tpu(**simulation):
         found = jax.block_until_ready(jax.jit(everything(op, "pallas_tpu", case))(arrays, cotangents))
     check(op, "pallas_tpu", case, found, definition(op, case, arrays, cotangents))
+
+
+def test_lists_name_blocks_in_several_spans(monkeypatch):
+    """Keys cut in spans of 32 or more where the kernel has thousands, keys before the queries, and grouped heads."""
+    sizes = {"B": 1, "T": 37, "S": 90}
+    mask = chosen(6, 12, 16, G=1, **sizes)  # 12 keys are not whole registers
+    monkeypatch.setattr(tpu_listed, "SPAN", 2**15)
+    monkeypatch.setattr(tpu_listed, "ROWS", 32)
+    agrees("sparse_attention", window_case("blocks in spans", mask, window_inputs(H=2, Hk=1, **sizes)))
+
+
+def test_a_block_that_is_named_twice_counts_twice():
+    start = np.array([[[[8, 8, -1, 3]], [[16, 3, 16, 16]]]], np.int32)
+    sizes = {"B": 1, "T": 32, "H": 2, "Hk": 2}
+    agrees("sparse_attention", window_case("named twice", Blocks(start, 8, 16), window_inputs(**sizes)))
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("G", [1, 2, 4])
+def test_lists_run_per_shard_on_a_mesh(G):
+    """Lists of all heads, of key heads, which do not divide, and of query heads, over 4 devices."""
+    sizes = {"B": 1, "T": 32}
+    op, mask = "sparse_attention", chosen(2, 8, 16, G=G, **sizes)
+    case = window_case("blocks on a mesh", mask, window_inputs(H=4, Hk=2, **sizes))
+    mesh = jax.make_mesh((4,), ("model",), (jax.sharding.AxisType.Auto,), devices=jax.devices()[:4])
+    with kernels.sharding(heads="model"), jax.set_mesh(mesh):
+        agrees(op, case, detect_races=False)
+
+
+@pytest.mark.parametrize(
+    ("mask", "words"),
+    [
+        (Blocks(np.zeros((1, 3, 1, 2), np.int32), 4, 8), "a block must have at least 8 keys, .* not 4"),
+        (Blocks(np.zeros((1, 3, 1, 1), np.int32), 9000, 8), "a list may name at most 8192 keys, not 9000"),
+    ],
+)
+def test_lists_that_no_kernel_takes_are_refused_in_words(mask, words):
+    x = jnp.zeros((1, 24, 2, 8))
+    with kernels.simulate_tpu(), pytest.raises(ValueError, match=words):
+        kernels.sparse_attention(x, x, x, mask=mask, impl="pallas_tpu")
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("config", [NSAConfig(head_dim=16, window=8), MoBAConfig(head_dim=16)], ids=["nsa", "moba"])
+def test_layers_that_choose_blocks_run_in_the_kernel(config):
+    """Their output, and the gradients of parameters and input."""
+    mixer = dataclasses.replace(config, block_size=8, chosen=3).build(DIM, rngs=nnx.Rngs(0))
+    graph, params = nnx.split(mixer)
+    x, dy = (jax.random.normal(jax.random.key(n), (1, 35, DIM)) for n in (0, 1))
+
+    def everything(params, x):
+        y, vjp = jax.vjp(lambda params, x: nnx.merge(graph, params)(x), params, x)
+        return y, *vjp(dy)
+
+    expected = jax.jit(everything)(params, x)
+    with kernels.simulate_tpu(detect_races=False), dispatch.recorded() as taken:
+        found = jax.block_until_ready(jax.jit(lambda *args: everything(*args))(params, x))
+    assert taken["sparse_attention"] == "pallas_tpu"
+    for a, b in zip(*map(jax.tree.leaves, (found, expected)), strict=True):
+        error = jnp.linalg.norm(a - b) / jnp.linalg.norm(b)
+        assert error <= 1e-5, f"{type(config).__name__}: relative error {error:.2e}"
 
 
 def test_names_of_simulated_cases_are_those_of_cases():
@@ -146,24 +228,35 @@ def test_generations_are_those_that_the_kernels_accept():
     assert set(tpu.GENERATIONS.values()) == set(GENERATIONS)
 
 
-@pytest.mark.parametrize(("op", "heads", "kind"), [("gla", 4, "Auto"), ("gla", 2, "Explicit"), ("mlstm", 2, "Auto")])
-def test_kernels_run_per_shard_on_a_mesh(op, heads, kind):
-    """Batch over 2 devices and value heads over 4, where key heads do not divide, or over 2, where they do."""
-    case = CASES[op][0]
+def sharded(op, case, heads, kind="Auto", marks=()):
+    return pytest.param(op, case, heads, kind, id=f"{op}-{case.name}-{heads}-{kind}", marks=marks)
+
+
+PAIR = Case("pair of gates", delta_rule_inputs(T=17, V=16, erase=2))
+SHARDED = [
+    sharded("gla", CASES["gla"][0], 4),
+    sharded("gla", CASES["gla"][0], 2, "Explicit"),
+    sharded("mlstm", CASES["mlstm"][0], 2),
+    sharded("linear_scan", Case("channels", linear_scan_inputs(T=17, D=6, state=True)), 2),
+    sharded(
+        "short_conv", Case("channels, packed", short_conv_inputs(T=21, D=6, state=True, ids=CONV_PADDED[:, :21])), 2
+    ),
+    sharded("slstm", slstm_case("heads", slstm_inputs(T=17, H=4)), 4),
+    sharded("dplr", Case("grouped heads", dplr_inputs(T=17, V=16)), 2),
+    sharded("delta_rule", PAIR, 4),
+    sharded("delta_rule", PAIR, 2, "Explicit", pytest.mark.exhaustive),
+    sharded("delta_rule", CASES["delta_rule"][0], 2, marks=pytest.mark.exhaustive),
+    sharded("dplr", CASES["dplr"][0], 4, marks=pytest.mark.exhaustive),
+]
+"""Heads over 4 devices, where key heads do not divide, or over 2, where they do; channels where there are no heads."""
+
+
+@pytest.mark.parametrize(("op", "case", "heads", "kind"), SHARDED)
+def test_kernels_run_per_shard_on_a_mesh(op, case, heads, kind):
+    """The batch is over 2 devices."""
     inputs, cotangents = draw(op, case, seed=0)
     types = (getattr(jax.sharding.AxisType, kind),) * 2
     mesh = jax.make_mesh((2, heads), ("data", "model"), types, devices=jax.devices()[: 2 * heads])
-    with kernels.simulate_tpu(detect_races=False), kernels.sharding(batch="data", heads="model"), jax.set_mesh(mesh):
-        compute = jax.jit(everything(op, "pallas_tpu", case))
-        assert "shard_map" in str(compute.trace(inputs, cotangents).jaxpr)
-        found = jax.block_until_ready(compute(inputs, cotangents))
-    check(op, "pallas_tpu on a mesh", case, found, definition(op, case, inputs, cotangents))
-
-
-def test_channels_run_per_shard_where_there_are_no_heads():
-    op, case = "linear_scan", Case("sharded", linear_scan_inputs(T=17, D=6, state=True))
-    inputs, cotangents = draw(op, case, seed=0)
-    mesh = jax.make_mesh((2, 2), ("data", "model"), (jax.sharding.AxisType.Auto,) * 2, devices=jax.devices()[:4])
     with kernels.simulate_tpu(detect_races=False), kernels.sharding(batch="data", heads="model"), jax.set_mesh(mesh):
         compute = jax.jit(everything(op, "pallas_tpu", case))
         assert "shard_map" in str(compute.trace(inputs, cotangents).jaxpr)

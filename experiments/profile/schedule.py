@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -24,7 +25,8 @@ from jax.experimental import topologies
 from jax.sharding import AbstractDevice, AbstractMesh, AxisType, SingleDeviceSharding
 
 from ..errors import UserError
-from .workloads import Point, Size
+from .peers import elsewhere
+from .workloads import WORKLOADS, Point, Size
 
 
 class Generation(NamedTuple):
@@ -106,14 +108,19 @@ def aot(fn: Callable, shapes: Any, generation: str) -> tuple[jax.stages.Traced, 
         return traced, traced.lower(lowering_platforms=("tpu",)).compile()
 
 
-def count(points: Sequence[Point], generation: str) -> list[Compiled]:
+MARK = "counted: "
+"""Before each line that the child process of ``count`` has for its parent."""
+
+
+def count(points: Sequence[Point], generation: str) -> list[Compiled | str]:
     """Compiles each point in a process whose libtpu writes its schedules down.
 
-    Raises:
-      UserError: the compiler refuses one of them.
+    Returns:
+      What each costs, or why it cannot be told.
     """
     with tempfile.TemporaryDirectory() as dump:
-        flags = f"--xla_jf_dump_to={dump} --xla_jf_dump_llo_text=true --xla_jf_emit_annotations=true"
+        # Of the final passes alone: those before write twenty times as much, and take as long as compiling.
+        flags = f"--xla_jf_dump_to={dump} --xla_jf_dump_llo_text=true --xla_jf_dump_llo_pass_label_regex=final.*"
         env = os.environ | {
             "JAX_PLATFORMS": "cpu",
             "JAX_ENABLE_COMPILATION_CACHE": "false",
@@ -122,10 +129,15 @@ def count(points: Sequence[Point], generation: str) -> list[Compiled]:
         }
         command = [sys.executable, "-m", __name__, dump, generation, json.dumps(points)]
         child = subprocess.run(command, env=env, text=True, capture_output=True)
-        if child.returncode:
-            raise UserError(f"{generation}: {child.stderr.strip().splitlines()[-1]}")
-        found = [line for line in child.stdout.splitlines() if line.startswith("[")][-1]
-    return [Compiled(tuple(Kernel(*k) for k in kernels), *rest) for kernels, *rest in json.loads(found)]
+    found = [json.loads(line.removeprefix(MARK)) for line in child.stdout.splitlines() if line.startswith(MARK)]
+    if len(found) < len(points):  # libtpu may end its process where it cannot go on
+        found += [f"the compiler ended: {last_line(child.stderr)}"] * (len(points) - len(found))
+    return [one if isinstance(one, str) else Compiled(tuple(Kernel(*k) for k in one[0]), *one[1:]) for one in found]
+
+
+def last_line(text: str) -> str:
+    """What a process said last."""
+    return next((line for line in reversed(text.splitlines()) if line.strip()), "without a word").strip()
 
 
 def examine(fn: Callable, shapes: Any, generation: str, dump: Path) -> Compiled:
@@ -141,6 +153,8 @@ def examine(fn: Callable, shapes: Any, generation: str, dump: Path) -> Compiled:
         kernels.append(Kernel(name, bundles, math.prod(grid), uses, slots))
     empty(dump)
     memory = compiled.memory_analysis()
+    if not kernels:
+        raise ValueError("the program runs no kernel")
     return Compiled(tuple(kernels), memory.temp_size_in_bytes if memory else 0, relayout_bytes(text))
 
 
@@ -188,34 +202,42 @@ def relayout_bytes(text: str) -> int:
 
 
 def pallas_grids(jaxpr: Any) -> Iterator[tuple[str, tuple[int, ...], tuple[int, ...]]]:
-    """The name and the grid of each kernel, at any depth of a jaxpr, and the trips of its loops."""
-    for eqn in equations(jaxpr, "pallas_call"):
-        name = eqn.params.get("name") or getattr(eqn.params.get("name_and_src_info"), "name", None)
-        loops = [loop.params for loop in equations(eqn.params["jaxpr"], "scan")]
+    """The name and the grid of each kernel, at any depth of a jaxpr, and the trips of its loops.
+
+    One without a name of its own goes by that of the jitted function that it stands in, as the compiler has it.
+    """
+    for eqn, function in equations(jaxpr, "pallas_call"):
+        name = eqn.params.get("name") or getattr(eqn.params.get("name_and_src_info"), "name", None) or function
+        loops = [loop.params for loop, _ in equations(eqn.params["jaxpr"], "scan")]
         trips = tuple(loop["length"] for loop in loops if loop["unroll"] < loop["length"])
         yield str(name), eqn.params["grid_mapping"].grid, trips
 
 
-def equations(jaxpr: Any, primitive: str) -> Iterator[Any]:
-    """The equations of one kind, at any depth of a jaxpr, but not within each other."""
+def equations(jaxpr: Any, primitive: str, function: str = "") -> Iterator[tuple[Any, str]]:
+    """The equations of one kind, at any depth of a jaxpr, but not within each other, and the jitted function around."""
     for eqn in jaxpr.eqns:
         if eqn.primitive.name == primitive:
-            yield eqn
+            yield eqn, function
             continue
+        inside = eqn.params["name"] if eqn.primitive.name in ("jit", "pjit") else function
         for value in jax.tree.leaves(list(eqn.params.values()), is_leaf=lambda v: hasattr(v, "eqns")):
             inner = getattr(value, "jaxpr", value)
             if hasattr(inner, "eqns"):
-                yield from equations(inner, primitive)
+                yield from equations(inner, primitive, inside)
 
 
 def main() -> None:
-    """The child process of ``count``."""
+    """The child process of ``count``: a line a point."""
     dump, generation, points = sys.argv[1:]
-    found = []
     for op, size, backward in json.loads(points):
-        empty(Path(dump))
-        found.append(examine(*Point(op, Size(*size), backward).program(), generation, Path(dump)))
-    print(json.dumps(found))
+        try:
+            with elsewhere(WORKLOADS[op].package):
+                found = examine(*Point(op, Size(*size), backward).program(), generation, Path(dump))
+        except Exception as error:  # of the compiler, of the op or of a peer: its point has no figures
+            traceback.print_exc()
+            found = f"{type(error).__name__}: {(str(error).strip() or 'without a word').splitlines()[0]:.200}"
+            empty(Path(dump))
+        print(MARK + json.dumps(found), flush=True)
 
 
 if __name__ == "__main__":

@@ -14,8 +14,8 @@ import jax
 import jax.numpy as jnp
 
 from ... import kernels
-from ...kernels.sparse_attention import Window
-from .peers import splash
+from ...kernels.sparse_attention import Blocks, Window
+from . import peers
 
 DIM = 512
 """Width of the model around the op."""
@@ -49,6 +49,8 @@ class Workload(NamedTuple):
     vector: tuple[str, tuple[int, int], tuple[int, int]] = ("", (0, 0), (0, 0))
     """What the vector unit must do: axes over which it works token by token, and for each entry of them the additions
     and multiplications, and the exponentials: in a forward pass, and in both. ``pallas_tpu.py`` counts them."""
+    package: str = ""
+    """Of a peer: what has to be installed for it."""
 
     def axes(self) -> set[str]:
         """All axes of the arguments."""
@@ -70,6 +72,15 @@ SOURCES: dict[str, Callable[[jax.Array], jax.Array]] = {
     "float": lambda x: x.astype(jnp.float32),
 }
 
+
+def listed(size: int, q: jax.Array, k: jax.Array, v: jax.Array, **args) -> tuple[jax.Array]:
+    """Attention of blocks of ``size`` queries to 16 blocks of as many keys: their own, and others for each head."""
+    T, H = q.shape[1:3]
+    own, head, entry = jnp.ogrid[: -(-T // size), :H, :16]
+    number = jnp.where(entry == 0, own, (own * 7 + head * 5 + entry * 11) % jnp.maximum(own, 1))
+    return (kernels.sparse_attention(q, k, v, mask=Blocks(size * number[None], size, size), **args),)
+
+
 QKV = {"q": ("HK", "norm"), "k": ("HK", "norm"), "v": ("HV", "plain")}
 OPS: dict[str, Workload] = {
     "gla scalar": Workload(kernels.gla, QKV | {"g": ("H", "gate")}),
@@ -77,6 +88,8 @@ OPS: dict[str, Workload] = {
     "delta scalar": Workload(kernels.delta_rule, QKV | {"beta": ("H", "sigmoid"), "g": ("H", "gate")}),
     "delta vector": Workload(kernels.delta_rule, QKV | {"beta": ("H", "sigmoid"), "g": ("HK", "gate")}),
     "window 1024": Workload(lambda **args: (kernels.sparse_attention(mask=Window(1024), **args),), QKV),
+    "blocks 64": Workload(lambda **args: listed(64, **args), QKV),
+    "blocks 128": Workload(lambda **args: listed(128, **args), QKV),
     "mlstm": Workload(kernels.mlstm, QKV | {"i": ("H", "float"), "f": ("H", "float")}),
     "dplr": Workload(kernels.dplr, QKV | {"a": ("HK", "norm"), "b": ("HK", "plain"), "g": ("HK", "gate")}),
     "linear_scan": Workload(
@@ -88,13 +101,32 @@ OPS: dict[str, Workload] = {
         {"A": ("DN", "rate")},
         ("DN", (6, 1), (24, 2)),
     ),
+    "short_conv": Workload(
+        partial(kernels.short_conv, activation="silu"),
+        {"x": ("D", "plain")},
+        {"w": ("4D", "float")},
+        ("D", (10, 2), (30, 4)),
+    ),
+    "slstm": Workload(kernels.slstm, {"gates": ("H4K", "plain")}, {"r": ("H4KK", "plain")}, ("HK", (18, 7), (57, 15))),
 }
 """What ``subquad profile tpu`` knows; a new one is a line."""
 
 
-PEERS = {"window 1024 splash": Workload(partial(splash, 1024), QKV)}
-"""The same of other libraries."""
-WORKLOADS = OPS | PEERS
+PEERS = {
+    "gla scalar deltanet-tpu": OPS["gla scalar"]._replace(call=peers.deltanet("chunk_gla"), package="deltanet-tpu"),
+    "gla vector deltanet-tpu": OPS["gla vector"]._replace(call=peers.deltanet("chunk_gla"), package="deltanet-tpu"),
+    "delta scalar deltanet-tpu": OPS["delta scalar"]._replace(call=peers.deltanet("chunk_gdn"), package="deltanet-tpu"),
+    "delta vector deltanet-tpu": OPS["delta vector"]._replace(call=peers.deltanet("chunk_kda"), package="deltanet-tpu"),
+    "delta vector tokamax": OPS["delta vector"]._replace(call=peers.tokamax_kda, package="tokamax"),
+    "window 1024 splash": OPS["window 1024"]._replace(call=partial(peers.splash, 1024)),
+}
+"""The same of other libraries: the name of an op, and whose."""
+WORKLOADS = {
+    name: workload
+    for op, own in OPS.items()
+    for name, workload in ({op: own} | {name: peer for name, peer in PEERS.items() if name.startswith(op)}).items()
+}
+"""All: each op, and after it its peers."""
 
 
 class Point(NamedTuple):
@@ -106,7 +138,7 @@ class Point(NamedTuple):
 
     def program(self) -> tuple[Callable, Any]:
         """The function to compile, and the shapes of its arguments: the input and the weights."""
-        call, arguments, parameters, _ = WORKLOADS[self.op]
+        call, arguments, parameters, *_ = WORKLOADS[self.op]
         axes = {name: self.size.of(names) for name, (names, _) in arguments.items()}
         V, H, D = self.size.V, self.size.H, DIM
         shapes = {name: (D, math.prod(shape)) for name, shape in axes.items()} | {"out": (H * V, D)}

@@ -37,9 +37,8 @@ def _padded(q, k, v, g, scale: float, state, number):
     plan, qkv, ids = arrange(q, k, v, number, **size)
     g = pad(g, -T % plan.C, plan.K - K).swapaxes(1, 2) if vector else rows(plan, g)
     state = jnp.pad(state, ((0, 0), (0, 0), (0, plan.K - K), (0, plan.V - V)))
-    y, last = _passes(plan, *qkv, g, state.swapaxes(2, 3) if vector else state, ids)
-    last = last.swapaxes(2, 3) if vector else last
-    return outputs(plan, y, shape), last[:, :, :K, :V]
+    y, last = _passes(plan, *qkv, g, state.swapaxes(2, 3), ids)
+    return outputs(plan, y, shape), last.swapaxes(2, 3)[:, :, :K, :V]
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))

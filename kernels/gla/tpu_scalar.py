@@ -4,20 +4,21 @@ Gates are ``[B, blocks, heads of a block, T]``. With D the decays inside a chunk
 
     y = (q k^T * D) v + enter (q S)        S' = through S + (leave k)^T v
 
-What one head does with its decays, ``reads``, ``written`` and ``gradients``, is ``mlstm``'s too.
+All of it transposed, states ``[V, K]`` too: then what belongs to a token that reads is a row, and only the gates of
+those that are read have to be brought into columns. What a head does with its decays is ``mlstm``'s too.
 """
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax.experimental import pallas as pl
 
-from ..mosaic import LANES, dot, exact_sums, triangle
+from ..mosaic import LANES, dot, exact_sums, running_sums, triangle
 from .tpu_blocks import Plan, read_segments
-from .tpu_decays import Decays, read_decays
+from .tpu_decays import Decays
 
 Tokens = Callable[[slice], jax.Array]
 """Reads some tokens of a block."""
@@ -38,20 +39,25 @@ def lane_sum(*xs: jax.Array) -> jax.Array:
     return functools.reduce(jnp.add, [jnp.sum(x, 1, keepdims=True) for x in parts])
 
 
-def reads(
-    plan: Plan, decay: Decays, products: list[jax.Array], q: Tokens, v: Tokens, state: jax.Array
-) -> Iterator[tuple[slice, jax.Array, jax.Array]]:
-    """Of each tile: its tokens, the weights that they give to those so far, and what they read."""
-    tiles, enter = plan.tiles(), decay.enter
-    for i, product in zip(tiles, products, strict=True):
-        weights = product * jnp.concatenate([decay.within(i, j) for j in tiles if j.start <= i.start], 1)
-        read = dot(q(i), state)
-        yield i, weights, dot(weights.astype(state.dtype), v(slice(i.stop))) + widen(enter[i], read.shape[1]) * read
+def weights(plan: Plan, decay: Decays, q, k) -> list[list[jax.Array]]:
+    """Of each head and tile of tokens, which are rows, what those from there on read of them.
+
+    For all heads before anything else: while those of one head are made, the products of others fill the matrix unit.
+    """
+    found = []
+    for n, group in enumerate(plan.groups()):
+        products = score_products(plan, q, k, n)
+        for h in group:
+            since, tiles = decay.columns(h), zip(plan.tiles(), products, strict=True)
+            found.append([product * decay.within(h, j, since) for j, product in tiles])
+    return found
 
 
-def written(plan: Plan, decay: Decays, k: Tokens) -> jax.Array:
-    """Keys as the leaving state holds them."""
-    return k(ALL) * widen(decay.leave, plan.K)
+def whole(tiles: list[jax.Array]) -> jax.Array:
+    """Tiles of rows that end in the last column, below each other, with zeros before them."""
+    C = tiles[0].shape[1]
+    before = lambda x: [jnp.zeros((x.shape[0], C - x.shape[1]), x.dtype)] if x.shape[1] < C else []  # noqa: E731
+    return jnp.concatenate([jnp.concatenate([*before(x), x], 1) for x in tiles], 0)
 
 
 def forward_kernel(plan: Plan, keep: bool, packed: bool, *refs) -> None:
@@ -64,26 +70,21 @@ def forward_kernel(plan: Plan, keep: bool, packed: bool, *refs) -> None:
     def _():
         last[...] = first[...]
 
-    decay_of = read_decays(g[0, 0], read_segments(ids))
+    sums = running_sums(g[0, 0])
+    decay = Decays(sums, sums, None, read_segments(ids), plan.scale)
+    scores = [whole([x.astype(low) for x in tiles]) for tiles in weights(plan, decay, q, k)]
     for n, group in enumerate(plan.groups()):
-        products = forward_products(plan, q, k, n)
         for h in group:
-            decay, state = decay_of(h), last[0, h]
+            one, state, values = slice(h, h + 1), last[0, h], v[plan.value(h)].T
             if keep:
                 kept[0][0, h, 0] = state.astype(low)
-            head = plan.tokens(q, n), plan.values(v, h), state.astype(low)
-            for i, _weights, out in reads(plan, decay, products, *head):
-                y[plan.value(h, i)] = (out * plan.scale).astype(y.dtype)
-            new = written(plan, decay, plan.tokens(k, n)).astype(low)
-            last[0, h] = decay.through * state + dot(new, v[plan.value(h)], (0, 0))
+            out = dot(values, scores[h]) + dot(state.astype(low), q[0, n], (1, 1)) * decay.enter[one]
+            y[plan.value(h)] = out.astype(y.dtype).T
+            new = (values.astype(jnp.float32) * decay.leave[one]).astype(low)
+            last[0, h] = decay.through[one] * state + dot(new, k[0, n])
 
 
-def forward_products(plan: Plan, q, k, n: int) -> list[jax.Array]:
-    """The products of each tile of queries with the keys so far, of key head n."""
-    return [dot(q[0, n, i], k[0, n, : i.stop], (1, 1)) for i in plan.tiles()]
-
-
-def backward_products(plan: Plan, q, k, n: int) -> list[jax.Array]:
+def score_products(plan: Plan, q, k, n: int) -> list[jax.Array]:
     """The products of each tile of keys with the queries from there on, of key head n."""
     return [dot(k[0, n, j], q[0, n, j.start :], (1, 1)) for j in plan.tiles()]
 
@@ -122,13 +123,14 @@ class Gradients(NamedTuple):
 
 
 def gradients(
-    plan: Plan, decay: Decays, products: list[jax.Array], q: Tokens, k: Tokens, v: Tokens, dy: Tokens,
+    plan: Plan, decay: Decays, h: int, products: list[jax.Array], q: Tokens, k: Tokens, v: Tokens, dy: Tokens,
     state: jax.Array, ds: jax.Array, ones: Ones | None = None,
 ) -> Gradients:  # fmt: skip
-    """Those of what one head did; ``ds`` is the leaving state's. Rows of scores are the tokens that are read."""
+    """Those of what head h did; ``ds`` is the leaving state's."""
     C, K, V, low, tiles = plan.C, plan.K, plan.V, state.dtype, plan.tiles()
-    enter, leave, through = decay.enter, decay.leave, decay.through
-    dq_read, dk_write = dot(dy(ALL), state, (1, 1)), dot(v(ALL), ds.astype(low), (1, 1))
+    since, through = decay.columns(h), decay.through[h : h + 1]
+    enter, leave = decay.ends(h, since)
+    dq_read, dk_write = dot(dy(ALL), state), dot(v(ALL), ds.astype(low))
     if ones is not None:
         dk_write = dk_write + ones.dstate
     dq_read, dk_write = widen(enter, K) * dq_read, widen(leave, K) * dk_write
@@ -139,12 +141,12 @@ def gradients(
         dq_read = dq_read + entered * ones.state
         passed = passed + jnp.sum(ones.state * ones.dstate, keepdims=True)
         dones = through * ones.dstate + jnp.sum(qf * entered, 0, keepdims=True)
-    dv_write = widen(leave, V) * dot(k(ALL), ds.astype(low))
+    dv_write = widen(leave, V) * dot(k(ALL), ds.astype(low), (1, 1))
     along_i, along_j, dk_within, scores, dv = [jnp.zeros((1, C), jnp.float32)], [], [], [], []
     row, col = (jax.lax.broadcasted_iota(jnp.int32, (LANES, LANES), axis) for axis in (0, 1))
     for j, product in zip(tiles, products, strict=True):
         later = slice(j.start, C)
-        within = jnp.concatenate([decay.within(i, j, transposed=True) for i in tiles if i.start >= j.start], 1)
+        within = decay.within(h, j, since)
         dproduct = dot(v(j), dy(later), (1, 1))
         dproduct = (dproduct if ones is None else dproduct + ones.dy_row[:, later]) * within
         dv.append(dot((product * within).astype(low), dy(later)) + dv_write[j])
@@ -167,7 +169,7 @@ def gradients(
         q=jnp.concatenate(dq_within, 0) + dq_read,
         k=jnp.concatenate(dk_within, 0) + dk_write,
         v=dv,
-        state=through * ds + dot(read_key, dy(ALL), (0, 0)),
+        state=through * ds + dot(dy(ALL), read_key, (0, 0)),
         read=functools.reduce(jnp.add, along_i),
         column=column,
         leave=lane_sum(kf * dk_write),
@@ -217,14 +219,15 @@ def backward_kernel(plan: Plan, packed: bool, *refs) -> None:
     def _():
         dstate[...] = dlast[...]
 
-    decay_of = read_decays(g[0, 0], read_segments(ids), plan.scale)
+    sums = running_sums(g[0, 0])
+    decay = Decays(sums, sums, None, read_segments(ids), plan.scale)
     read, through, columns, leave = [], [], Columns(C), Columns(C)
     for n, group in enumerate(plan.groups()):
-        products = backward_products(plan, q, k, n)
+        products = score_products(plan, q, k, n)
         dq_all, dk_all = [jnp.zeros((C, K), jnp.float32)] * 2
         for h in group:
             head = plan.tokens(q, n), plan.tokens(k, n), plan.values(v, h), plan.values(dy, h)
-            d = gradients(plan, decay_of(h), products, *head, kept[0, h, 0], dstate[0, h])
+            d = gradients(plan, decay, h, products, *head, kept[0, h, 0], dstate[0, h])
             for j, one in zip(plan.tiles(), d.v, strict=True):
                 dv[plan.value(h, j)] = one.astype(dv.dtype)
             dq_all, dk_all, dstate[0, h] = dq_all + d.q, dk_all + d.k, d.state

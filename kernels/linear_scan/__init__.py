@@ -51,7 +51,7 @@ def linear_scan(
       segment_ids: packed documents, ``[B, T]``; the state resets where the id changes (with ``reverse``: where it
         differs from the next one), a negative id is padding.
       reverse: run from the last token to the first, ``h_t = a_t h_{t+1} + x_t``.
-      impl: ``"auto"``, ``"pallas_tpu"``, ``"xla"`` or ``"reference"``.
+      impl: ``"auto"``, ``"pallas_tpu"``, ``"pallas_gpu"``, ``"xla"`` or ``"reference"``.
 
     Returns:
       The states ``[B, T, D]`` in x's dtype (complex as said), and the state after the last token scanned, ``[B, D]``.

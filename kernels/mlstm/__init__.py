@@ -70,7 +70,7 @@ def mlstm(
       scale: factor on q; None means ``K ** -0.5``.
       initial_state: ``(C, n, m)``, see Returns; zeros if None.
       segment_ids: packed documents, ``[B, T]``; the state resets where the id changes, a negative id is padding.
-      impl: ``"auto"``, ``"pallas_tpu"``, ``"xla"`` or ``"reference"``.
+      impl: ``"auto"``, ``"pallas_tpu"``, ``"pallas_gpu"``, ``"xla"`` or ``"reference"``.
 
     Returns:
       The outputs ``[B, T, H, V]`` in v's dtype, and the last segment's state: C ``[B, H, K, V]``, n ``[B, H, K]`` and m

@@ -49,10 +49,10 @@ def run(q, k, v, i, f, *, scale, initial_state, segment_ids):
     lines = jnp.concatenate([jnp.broadcast_to(m[..., None] * LOG2E, (B, H, LANES)), n], 2)
     lines = jnp.pad(lines, ((0, 0), (0, 0), (0, plan.K - K))).reshape(B, H // plan.heads, plan.heads, -1)
     lines = jnp.pad(lines, ((0, 0), (0, 0), (0, -plan.heads % 8), (0, 0)))
-    y, C, lines = _passes(plan, *qkv, rows(plan, g), rows(plan, i, CLOSED), C, lines, ids)
+    y, C, lines = _passes(plan, *qkv, rows(plan, g), rows(plan, i, CLOSED), C.swapaxes(2, 3), lines, ids)
     lines = lines[:, :, : plan.heads].reshape(B, H, -1)
     m = jax.lax.stop_gradient(lines[..., 0]) / LOG2E
-    return outputs(plan, y, v.shape), (C[:, :, :K, :V], lines[..., LANES : LANES + K], m)
+    return outputs(plan, y, v.shape), (C.swapaxes(2, 3)[:, :, :K, :V], lines[..., LANES : LANES + K], m)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
@@ -70,7 +70,7 @@ def _specs(plan: Plan, g: jax.Array, state: jax.Array, group: int, reverse: bool
     N, rows = g.shape[3] // plan.C, g.shape[2]
     chunk = (lambda c: N - 1 - c) if reverse else (lambda c: c)
     lines = rows, LANES + plan.K
-    return specs(plan, chunk, g, (plan.K, plan.V), max(1, group // plan.heads)) | {
+    return specs(plan, chunk, g, (plan.V, plan.K), max(1, group // plan.heads)) | {
         "lines": pl.BlockSpec((1, 1, *lines), lambda b, h, c: (b, h, 0, 0)),
         "kept lines": pl.BlockSpec((1, 1, 1, *lines), lambda b, h, c: (b, h, chunk(c), 0, 0)),
         "norms": pl.BlockSpec((1, 1, 2 * rows, plan.C), lambda b, h, c: (b, h, 0, chunk(c))),

@@ -1,8 +1,11 @@
 """TPU kernels of mLSTM: ``gla``'s with other decays, a normaliser, and a division.
 
 The normaliser is what one more column of values, all ones, would give: ``d = sum of weights + enter (q . n)``, and
-``y = read / max(|d|, exp(-m) / scale)``. Lines ``[heads, LANES + K]`` hold m, to the base 2 in all lanes, and n.
+``y = read / max(|d|, exp(-m) / scale)``. It may nearly vanish, so that nothing of it is rounded. Lines
+``[heads, LANES + K]`` hold m, to the base 2 in all lanes, and n.
 """
+
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -12,17 +15,15 @@ from ..gla.tpu_blocks import Plan, lanes, read_segments
 from ..gla.tpu_scalar import (
     Columns,
     Ones,
-    backward_products,
-    forward_products,
     gate_gradients,
     gradients,
     lane_sum,
-    reads,
     rows_of,
-    widen,
-    written,
+    score_products,
+    weights,
+    whole,
 )
-from ..mosaic import LANES, dot
+from ..mosaic import LANES, dot, split
 from .tpu_gates import gates
 
 
@@ -38,41 +39,51 @@ def forward_kernel(plan: Plan, keep: bool, packed: bool, *refs) -> None:
 
     entering = lines[0, 0]
     found = gates(g[0, 0], i[0, 0], entering[:, :1], read_segments(ids))
-    decays, least, divisors = found.reading(), (found.least / plan.scale).T, Columns(plan.C)
-    norms, ones = entering[:, LANES:].T, jnp.ones((plan.C, LANES), low)
+    decay, least = found.decays(), found.least / plan.scale
+    scores = []
+    for tiles in weights(plan, decay, q, k):
+        sums = whole([jnp.sum(x, 0, keepdims=True) for x in tiles])
+        scores.append((whole([x.astype(low) for x in tiles]), jnp.sum(sums, 0, keepdims=True)))
+    # Rows of all heads: a product of one head gives what is read from its own, and the others nothing.
+    norms, leaves = Terms(entering[:, LANES:], low), Terms(decay.leave, low)
     if keep:
         kept[1][0, 0, 0] = entering
+        kept[2][0, 0, count:] = found.m
+        kept[2][0, 0, :count] = jnp.zeros((count, plan.C), jnp.float32)
     for n, group in enumerate(plan.groups()):
-        products = forward_products(plan, q, k, n)
         for h in group:
-            decay, state, one = decays[h], last[0, h], slice(h, h + 1)
+            one, state, values = slice(h, h + 1), last[0, h], v[plan.value(h)].T
             if keep:
                 kept[0][0, h, 0] = state.astype(low)
-            # In the lanes beside the values' the same products give the divisor, and in all of them at once.
-            norm, rest = rounded(lanes(norms[:, one]), low)
-            wide = jnp.concatenate([state.astype(low), norm], 1)
-            values = lambda t, h=h: jnp.concatenate([v[plan.value(h, t)], ones[t]], 1)  # noqa: E731
-            floor, divisor = lanes(least[:, one]), []
-            for t, weights, read in reads(plan, decay, products, plan.tokens(q, n), values, wide):
-                divisor.append(read[:, plan.V :])
-                if low != jnp.float32:  # it may nearly vanish: what rounding took of it counts
-                    missing = dot(rounded(weights, low)[1], ones[: t.stop]) + decay.enter[t] * dot(q[0, n, t], rest)
-                    divisor[-1] = divisor[-1] + missing
-                inverse = 1 / jnp.maximum(jnp.abs(divisor[-1]), floor[t])
-                y[plan.value(h, t)] = (read[:, : plan.V] * widen(inverse, plan.V)).astype(y.dtype)
-            divisors.put(h, jnp.concatenate(divisor, 0))
-            new = written(plan, decay, plan.tokens(k, n))
-            lines[0, 0, one, LANES:] = decay.through * entering[one, LANES:] + jnp.sum(new, 0, keepdims=True)
-            last[0, h] = decay.through * state + dot(new.astype(low), v[plan.value(h)], (0, 0))
+            inside, divisor = scores[h]
+            read = dot(norms.below(state.astype(low)), q[0, n], (1, 1))
+            divisor = divisor + norms.of(h, read) * decay.enter[one]
+            out = dot(values, inside) + read[: plan.V] * decay.enter[one]
+            y[plan.value(h)] = (out * (1 / jnp.maximum(jnp.abs(divisor), least[one]))).astype(y.dtype).T
+            if keep:
+                kept[2][0, 0, one] = divisor
+            new = (values.astype(jnp.float32) * decay.leave[one]).astype(low)
+            written = dot(leaves.below(new), k[0, n])
+            last[0, h] = decay.through[one] * state + written[: plan.V]
+            lines[0, 0, one, LANES:] = decay.through[one] * entering[one, LANES:] + leaves.of(h, written)
     lines[0, 0, :, :LANES] = jnp.broadcast_to(found.m[:, -1:], (count, LANES))
-    if keep:
-        kept[2][0, 0] = jnp.concatenate([divisors.rows(count), found.m], 0)
 
 
-def rounded(x: jax.Array, low) -> tuple[jax.Array, jax.Array]:
-    """``x`` rounded, and the rest of it."""
-    most = x.astype(low)
-    return most, (x - most.astype(jnp.float32)).astype(low)
+class Terms:
+    """Rows of all heads ``[heads, n]`` as further rows of a left factor, without rounding."""
+
+    def __init__(self, x: jax.Array, low):
+        self.count, self.terms = x.shape[0], split(x) if low == jnp.bfloat16 else [x]
+
+    def below(self, x: jax.Array) -> jax.Array:
+        """The rows, below those of another left factor."""
+        return jnp.concatenate([x, *self.terms], 0)
+
+    def of(self, h: int, product: jax.Array) -> jax.Array:
+        """What the row of head h gave, ``[1, n]``."""
+        start = product.shape[0] - self.count * len(self.terms) + h
+        ends = range(start, product.shape[0], self.count)
+        return functools.reduce(jnp.add, [product[n : n + 1] for n in ends])
 
 
 def backward_kernel(plan: Plan, packed: bool, *refs) -> None:
@@ -88,20 +99,20 @@ def backward_kernel(plan: Plan, packed: bool, *refs) -> None:
     entering, norm, m = kept_lines[0, 0, 0], norms[0, 0, :count], norms[0, 0, count:]
     found = gates(g[0, 0], i[0, 0], entering[:, :1], read_segments(ids), m)
     least, size, along = found.least / plan.scale, jnp.abs(norm), Columns(C)
-    decays = found.scaled(1 / jnp.maximum(size, least))
+    decay = found.decays(1 / jnp.maximum(size, least))
     for h in range(plan.heads):
         along.put(h, lane_sum(dy[plan.value(h)].astype(jnp.float32) * y[plan.value(h)].astype(jnp.float32)))
     dnorm = jnp.where(size > least, -jnp.sign(norm), 0) * along.rows(count)
     dnorms = dnorm.T
     read, through, columns, leave, own = [], [], Columns(C), Columns(C), Columns(C)
     for n, group in enumerate(plan.groups()):
-        products = backward_products(plan, q, k, n)
+        products = score_products(plan, q, k, n)
         dq_all, dk_all = [jnp.zeros((C, K), jnp.float32)] * 2
         for h in group:
             one = slice(h, h + 1)
             ones = Ones(entering[one, LANES:], dlines[0, 0, one, LANES:], dnorm[one], lanes(dnorms[:, one]))
             head = plan.tokens(q, n), plan.tokens(k, n), plan.values(v, h), plan.values(dy, h)
-            d = gradients(plan, decays[h], products, *head, states[0, h, 0], dstate[0, h], ones)
+            d = gradients(plan, decay, h, products, *head, states[0, h, 0], dstate[0, h], ones)
             for t, part in zip(plan.tiles(), d.v, strict=True):
                 dv[plan.value(h, t)] = part.astype(dv.dtype)
             dq_all, dk_all = dq_all + d.q, dk_all + d.k

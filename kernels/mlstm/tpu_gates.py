@@ -6,6 +6,7 @@ With F the sums of the logarithms of forget gates, the weight of token j at toke
 it: it is rounded up, to a multiple of 1/256 to the base 2, so that what is subtracted is exact.
 """
 
+import functools
 from typing import NamedTuple
 
 import jax
@@ -13,7 +14,7 @@ import jax.numpy as jnp
 from jax.experimental.pallas import tpu as pltpu
 
 from ..gla.tpu_blocks import Segments
-from ..gla.tpu_decays import Decays, sides
+from ..gla.tpu_decays import Decays
 from ..mosaic import LOG2E, Sums, running_sums
 
 WEAKEST = -256.0
@@ -39,28 +40,10 @@ class Gates(NamedTuple):
         """The least divisor, ``exp(-m)``."""
         return jnp.exp2(jnp.clip(-self.m, -LARGEST, LARGEST))
 
-    def reading(self) -> list[Decays]:
-        """Those of each head."""
-        leave = jnp.exp2(self.until[:, -1:] - self.since)
-        if self.segments is not None:
-            leave = jnp.where(self.segments.row == self.segments.last, leave, 0)
-        return self._decays(1.0, None, leave.T)
-
-    def scaled(self, scale: jax.Array) -> list[Decays]:
-        """Those of each head for transposed scores, with a factor on what each token reads, ``[heads, C]``."""
-        enter = jnp.exp2(self.until - self.start) * scale
-        if self.segments is not None:
-            enter = jnp.where(self.segments.row == self.segments.before, enter, 0)
-        return self._decays(two_parts(jnp.log2(scale)), enter.T, None)
-
-    def _decays(self, scale: float | Sums, enter: jax.Array | None, leave: jax.Array | None) -> list[Decays]:
-        until, since, found = sides(self.until), sides(self.since), []
-        for h in range(self.m.shape[0]):
-            one = slice(h, h + 1)
-            ends = (x if x is None else x[:, one] for x in (enter, leave))
-            factor = scale[one] if isinstance(scale, Sums) else scale
-            found.append(Decays(until(h), since(h), self.start[one], self.segments, factor, *ends))
-        return found
+    def decays(self, scale: jax.Array | None = None) -> Decays:
+        """With a factor on what each token reads, ``[heads, C]``."""
+        factor = 1.0 if scale is None else two_parts(jnp.log2(scale))
+        return Decays(self.until, self.since, self.start, self.segments, factor)
 
 
 def gates(g: jax.Array, i: jax.Array, start: jax.Array, cut: Segments | None, m: jax.Array | None = None) -> Gates:
@@ -96,10 +79,15 @@ def running_max(x: jax.Array, cut: Segments | None) -> jax.Array:
     C, shift = x.shape[1], 1
     lane = jax.lax.broadcasted_iota(jnp.int32, x.shape, 1)
     number = None if cut is None else jnp.broadcast_to(cut.row, x.shape)
-    while shift < C:
+
+    def earlier(x, shift):
         holds = lane >= shift
         if number is not None:
             holds &= pltpu.roll(number, shift, 1) == number
-        x = jnp.maximum(x, jnp.where(holds, pltpu.roll(x, shift, 1), -jnp.inf))
-        shift *= 2
+        return jnp.where(holds, pltpu.roll(x, shift, 1), -jnp.inf)
+
+    while shift < C:  # three at a time: a roll's latency counts, not its work
+        shifts = range(shift, min(4 * shift, C), shift)
+        x = functools.reduce(jnp.maximum, [earlier(x, n) for n in shifts], x)
+        shift *= 4
     return x

@@ -54,7 +54,7 @@ def selective_scan(
       C: what reads, ``[B, T, N]``.
       initial_state: h_0, ``[B, D, N]``; zeros if None.
       segment_ids: packed documents, ``[B, T]``; the state resets where the id changes, a negative id is padding.
-      impl: ``"auto"``, ``"pallas_tpu"``, ``"xla"`` or ``"reference"``.
+      impl: ``"auto"``, ``"pallas_tpu"``, ``"pallas_gpu"``, ``"xla"`` or ``"reference"``.
 
     Returns:
       The outputs ``[B, T, D]`` in x's dtype, and the state after the last token, ``[B, D, N]``. The skip ``D x`` and

@@ -107,20 +107,25 @@ class Plan(NamedTuple):
 
 
 def split(ref, x: jax.Array) -> None:
-    """Writes ``[C, 1024]`` so that ``token`` reads one."""
-    C = x.shape[0]
-    for j in range(SUBLANES):
-        ref[j * C : (j + 1) * C] = x[:, j * LANES : (j + 1) * LANES].astype(jnp.float32)
+    """Writes ``[C, 1024]`` register by register, so that ``token`` reads one."""
+    for n in range(0, x.shape[0], SUBLANES):
+        for j in range(SUBLANES):
+            at = (n + j) * SUBLANES
+            ref[at : at + SUBLANES] = x[n : n + SUBLANES, j * LANES : (j + 1) * LANES].astype(jnp.float32)
 
 
 def joined(ref, C: int) -> jax.Array:
     """The inverse of ``split``."""
-    return jnp.concatenate([ref[j * C : (j + 1) * C] for j in range(SUBLANES)], 1)
+    rows = []
+    for n in range(0, C, SUBLANES):
+        at = [(n + j) * SUBLANES for j in range(SUBLANES)]
+        rows.append(jnp.concatenate([ref[m : m + SUBLANES] for m in at], 1))
+    return jnp.concatenate(rows, 0)
 
 
-def token(t, C: int) -> pl.Slice:
-    """Where the channels of a token are: one register."""
-    return pl.ds(t, SUBLANES, stride=C)
+def token(t) -> pl.Slice:
+    """Where the channels of a token are: one register, by a stride that one read takes."""
+    return pl.ds(t // SUBLANES * SUBLANES**2 + t % SUBLANES, SUBLANES, stride=SUBLANES)
 
 
 def here(t) -> pl.Slice:
@@ -165,13 +170,13 @@ def forward_kernel(plan: Plan, keep: bool, x, dt, A, side, first, y, last, *refs
         rates = A[states] * LOG2E
 
         def step(t, h, states=states, rates=rates, group=group):
-            at = token(t, C)
+            at = token(t)
             _, h = steps(plan, states, t, spread_ref, rates, dts[at], us[at], h)
             out = jnp.sum(h * row(spread_ref, states, t, plan.N), 0)
             ys[at] = ys[at] + out if group else out
             return h
 
-        last[states] = plan.walk(step, last[states], tokens=8)
+        last[states] = plan.walk(step, last[states], tokens=16)
     y[...] = joined(ys, C).astype(y.dtype)
 
 
@@ -196,11 +201,11 @@ def backward_kernel(plan: Plan, x, dt, A, side, kept, dy, dlast, dx, ddt, dA, ds
 
         def again(t, h, states=states, rates=rates, n=n):
             hs[:n, here(t)] = h
-            at = token(t, C)
+            at = token(t)
             return steps(plan, states, t, spread_ref, rates, dts[at], us[at], h)[1]
 
         def back(t, dh, states=states, rates=rates, n=n, group=group):
-            at = token(t, C)
+            at = token(t)
             dt_t, u, dy_t, before = dts[at], us[at], dys[at], hs[:n, here(t)]
             decay, h = steps(plan, states, t, spread_ref, rates, dt_t, u, before)
             dh = dh + dy_t * row(spread_ref, states, t, N)
@@ -215,8 +220,8 @@ def backward_kernel(plan: Plan, x, dt, A, side, kept, dy, dlast, dx, ddt, dA, ds
             ddts[at] = ddts[at] + ddt_t if group else ddt_t
             return dh
 
-        plan.walk(again, kept[states], tokens=4)
-        dfirst[states] = plan.walk(back, dfirst[states], tokens=2, reverse=True)
+        plan.walk(again, kept[states], tokens=16)
+        dfirst[states] = plan.walk(back, dfirst[states], tokens=4, reverse=True)
 
         def summed(m, columns, states=states):
             for products, start in ((dbs, states.start), (hs, N + states.start)):

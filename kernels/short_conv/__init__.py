@@ -56,7 +56,7 @@ def short_conv(
       segment_ids: packed documents, ``[B, T]``; a filter does not reach over a change of id, and passes over padding
         (a negative id) as if it were not there.
       activation: None or ``"silu"``, applied last.
-      impl: ``"auto"``, ``"xla"`` or ``"reference"``.
+      impl: ``"auto"``, ``"pallas_tpu"``, ``"pallas_gpu"``, ``"xla"`` or ``"reference"``.
 
     Returns:
       The outputs ``[B, T, D]`` in x's dtype, and the last W - 1 inputs of the last segment, ``[B, W-1, D]``.

@@ -23,11 +23,19 @@ def unsupported(**_) -> str | None:
 @partial(jax.jit, static_argnames="activation")
 def run(x, w, b, *, initial_state, segment_ids, activation):
     """See ``short_conv``."""
+    return by_segment(partial(_in_pieces, activation), x, w, b, initial_state, segment_ids)
+
+
+def _in_pieces(activation, x, w, b, tail, same):
+    return scan_rows(partial(convolve, activation), (w, b), tail, x, same)
+
+
+def by_segment(convolved, x, w, b, initial_state, segment_ids):
+    """``convolved(x, w, b, tail, same)``, see ``convolve``, with padding behind the tokens; and the tail."""
     (B, T, _), n = x.shape, w.shape[0] - 1
-    step = partial(convolve, activation)
     w, b = jax.tree.map(lambda z: z.astype(initial_state.dtype), (w, b))  # their gradients sum over all pieces
     if segment_ids is None:
-        y = scan_rows(step, (w, b), initial_state, x, None)
+        y = convolved(x, w, b, initial_state, None)
         return y, jnp.concatenate([initial_state[:, T:], x[:, max(T - n, 0) :].astype(initial_state.dtype)], axis=1)
     seg = segments(segment_ids)
     order = jnp.argsort(~seg.valid, axis=1, stable=True)  # padding behind the tokens
@@ -35,7 +43,7 @@ def run(x, w, b, *, initial_state, segment_ids, activation):
     x, number = permute(x, order, inverse), jnp.take_along_axis(seg.number, order, axis=1)
     before = jnp.zeros((B, n), number.dtype)  # the initial state belongs to segment 0
     same = jnp.stack([delay(number, before, n - j) == number for j in range(n + 1)], axis=2)
-    y = permute(scan_rows(step, (w, b), initial_state, x, same), inverse, order)
+    y = permute(convolved(x, w, b, initial_state, same), inverse, order)
     last = jnp.sum(seg.valid, axis=1, keepdims=True) + jnp.arange(n)
     tail = rows(initial_state, x.astype(initial_state.dtype), last)
     same = rows(before, number, last) == seg.number[:, -1:]

@@ -52,5 +52,7 @@ CASES = (
     Case("packed", inputs(ids=PACKED)),
     Case("padding", inputs(ids=PADDED)),
     BFLOAT16("bfloat16", inputs(ids=PADDED)),
+    Case("wide", inputs(B=1, T=18, H=2, D=160)),
+    Case("many sequences", inputs(B=9, T=3, H=2)),
     Case("long", inputs(B=1, T=515, H=2, D=32, f=3.0), slow=True),
 )

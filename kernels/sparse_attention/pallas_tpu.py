@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from functools import reduce
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +12,7 @@ from einops import rearrange
 from .. import tpu
 from ..chunks import matmul_precision
 from ..mosaic import LANES
-from . import tpu_band
+from . import tpu_band, tpu_listed
 from .band import Band
 from .masks import BigBird, Blocks, Dilated, Strided, Window
 from .softmax import merge
@@ -23,6 +24,12 @@ BLOCK = 1024
 """The most tokens of a block, ..."""
 TILES = 40
 """... and the most tiles of 256 keys and queries that one step may work through: its code is unrolled."""
+SUBLANES = 8
+"""Rows of a register."""
+LISTED = 8192
+"""The most keys that a list may name, since a query meets them all at once; ..."""
+HEADS = 128
+"""... and the most query heads that may do so together."""
 
 OUTPUTS = "B T H V"
 
@@ -32,9 +39,19 @@ def unsupported(q, k, v, *, mask, **_) -> str | None:
     if reason := tpu.unsupported_heads(q, k, v):
         return reason
     if isinstance(mask, Blocks):
-        return "there is no kernel for lists of blocks"
+        return unsupported_blocks(q, k, mask)
     far = farthest(mask, k.shape[1])
     return f"a query may see at most {REACH} tokens or steps before itself, not {far}" if far > REACH else None
+
+
+def unsupported_blocks(q, k, mask: Blocks) -> str | None:
+    """The same of lists."""
+    if mask.size < SUBLANES:
+        return f"a block must have at least {SUBLANES} keys, the rows of a register, not {mask.size}"
+    if (named := mask.start.shape[3] * mask.size) > LISTED:
+        return f"a list may name at most {LISTED} keys, not {named}"
+    R = q.shape[2] // max(k.shape[2], mask.start.shape[2])
+    return f"at most {HEADS} query heads may share keys, not {R}" if R > HEADS else None
 
 
 def farthest(mask: Window | Dilated | Strided | BigBird, S: int) -> int:
@@ -46,8 +63,14 @@ def farthest(mask: Window | Dilated | Strided | BigBird, S: int) -> int:
     return min((mask.window if isinstance(mask, Window) else mask.window * mask.block) - 1, S - 1)
 
 
-def axes(mask, **_) -> dict[str, str]:
-    """The axes of the arrays; where a mask differs by head, heads are not spread."""
+def axes(q, k, mask, **_) -> dict[str, Any]:
+    """The axes of the arrays; where a mask that is no list differs by head, heads are not spread."""
+    if isinstance(mask, Blocks):
+        of = {q.shape[2]: "H", k.shape[2]: "Hk"}.get(mask.start.shape[2], "all")
+        return {
+            "q": "B T H K", "k": "B S Hk K", "v": "B S Hk V", "segment_ids": "B S",
+            "mask": replace(mask, start=f"B N {of} n"),
+        }  # fmt: skip
     own = isinstance(mask, Dilated) and isinstance(mask.dilation, tuple)
     differs = own or (isinstance(mask, BigBird) and mask.random)
     heads, keys = ("heads", "key_heads") if differs else ("H", "Hk")
@@ -60,12 +83,24 @@ def run(q, k, v, *, mask, scale, segment_ids):
     if isinstance(mask, Dilated) and isinstance(mask.dilation, tuple):
         return by_head(run, q, k, v, mask, scale, segment_ids)
     low, Hk = jnp.result_type(q, k, v), k.shape[2]
+    if isinstance(mask, Blocks):
+        q, k, v_ = (x.astype(low) for x in (q * scale, k, v))
+        return attend_blocks(q, k, v_, mask, segment_ids).astype(v.dtype)
     q, k, values, parts, back = cut(q, k, v, mask, segment_ids)
     if segment_ids is None and not mask.sinks and isinstance(mask, Window | Strided):  # by position alone
         parts = (replace(parts[0], lo=None, hi=None), *parts[1:])
     q = rearrange((q * scale).astype(low), "B T (G R) K -> B T G R K", G=Hk)
     y = _attend(q, k.astype(low), values.astype(low), parts)
     return back(rearrange(y, "B T G R V -> B T (G R) V").astype(v.dtype))
+
+
+def attend_blocks(q, k, v, mask: Blocks, segment_ids):
+    """Where each query head has lists of its own, it has keys of its own."""
+    lists, packing = tpu_listed.listed(mask, q.shape[1], k.shape[:2], segment_ids)
+    if packing is not None:
+        k, v = map(packing.pack, (k, v))
+    q = rearrange(q, "B T (G R) K -> B T G R K", G=max(k.shape[2], mask.start.shape[2]))
+    return rearrange(tpu_listed.attend(q, k, v, lists), "B T G R V -> B T (G R) V")
 
 
 @jax.custom_vjp

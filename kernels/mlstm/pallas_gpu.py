@@ -1,0 +1,111 @@
+"""mLSTM on Hopper GPUs: finds the stabiliser, pads, and ties the kernels' passes together.
+
+m is a running maximum of sums: an associative scan of ``[B, T, H]``. With it the decay, ``log sigmoid(f_t) + m_{t-1} -
+m_t``, and the weight of what is written, ``exp(i_t - m_t)``, are at most 1, as the kernels take them.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.lax import stop_gradient
+
+from .. import wy_gpu
+from ..decay_gpu import gate_gradients, sums
+from ..mosaic_gpu import TILE
+from ..segments import segments
+from .gpu_chunks import backward, forward
+from .reference import floor
+
+OUTPUTS = ("B T H V", ("B H K V", "B H K", "B H"))
+
+
+def axes(**_) -> dict[str, Any]:
+    """The axes of the arrays."""
+    named = {"q": "B T Hk K", "k": "B T Hk K", "v": "B T H V", "i": "B T H", "f": "B T H"}
+    return named | {"initial_state": OUTPUTS[1], "segment_ids": "B T"}
+
+
+def unsupported(q, k, v, **_) -> str | None:
+    """What does not run here, in words."""
+    return wy_gpu.unsupported(q, k, v)
+
+
+@jax.jit
+def run(q, k, v, i, f, *, scale, initial_state, segment_ids):
+    """See ``mlstm``."""
+    (_, T, _, V), K, low = v.shape, q.shape[3], jnp.result_type(q, k, v)
+    g, i = jax.nn.log_sigmoid(f.astype(jnp.float32)), i.astype(jnp.float32)
+    first = jnp.zeros((*v.shape[:2], 1), bool)
+    valid = jnp.ones_like(first)
+    if segment_ids is not None:
+        seg = segments(segment_ids)
+        first, valid = seg.first[..., None], seg.valid[..., None]
+        g, i = jnp.where(valid, g, 0), jnp.where(valid, i, -jnp.inf)
+    C, n, m = initial_state
+    top = stop_gradient(running_maximum(g, i, m, first))
+    before = jnp.where(first, 0, jnp.concatenate([m[:, None], top[:, :-1]], 1))
+
+    late, of_key, of_value = (0, -T % TILE), (0, -K % TILE), (0, -V % TILE)
+    scale = jnp.asarray(scale, jnp.float32)
+    least = floor(top) / jnp.abs(scale)  # as good as to scale what is divided, and rounds nothing
+    q = q * jnp.sign(scale).astype(q.dtype)
+    q, k, v = (jnp.pad(x.astype(low), ((0, 0), late, (0, 0), (0, -x.shape[3] % TILE))) for x in (q, k, v))
+    pad = lambda x, fill: jnp.pad(x, ((0, 0), late, (0, 0)), constant_values=fill)  # noqa: E731
+    decay, log_weight, least = pad(g + before - top, 0), pad(i - top, -jnp.inf), pad(least, 1)
+    border = None if segment_ids is None else pad(first, False)[..., 0]
+    C, n = jnp.pad(C, ((0, 0), (0, 0), of_key, of_value)), jnp.pad(n, ((0, 0), (0, 0), of_key))
+    y, C, n = _passes(q, k, v, decay, log_weight, least, C, n, border)
+    y = jnp.where(valid[..., None], y[:, :T, :, :V], 0)
+    return y, (C[:, :, :K, :V], n[:, :, :K], top[:, -1])
+
+
+def running_maximum(g, i, m, first):
+    """``m_t = max(g_t + m_{t-1}, i_t)``, ``[B, T, H]``; where a segment begins, m_{t-1} is 0."""
+    i = jnp.where(first, jnp.maximum(g, i), i)
+    g = jnp.where(first, -jnp.inf, g)
+
+    def join(a, b):
+        return a[0] + b[0], jnp.maximum(a[1] + b[0], b[1])
+
+    g, i = jax.lax.associative_scan(join, (g, i), axis=1)
+    return jnp.maximum(m[:, None] + g, i)
+
+
+def _lines(*numbers: jax.Array) -> jax.Array:
+    """Numbers of tokens ``[B, T, H]`` as the kernels have them, ``[B, H, N, len(numbers), 64]``."""
+    B, _, H = numbers[0].shape
+    return jnp.stack([x.swapaxes(1, 2).reshape(B, H, -1, TILE) for x in numbers], 3)
+
+
+def _tokens(line: jax.Array) -> jax.Array:
+    """The inverse, of one."""
+    return line.reshape(*line.shape[:2], -1).swapaxes(1, 2)
+
+
+@jax.custom_vjp
+def _passes(q, k, v, g, log_weight, least, C, n, border):
+    return tuple(forward(False, q, k, v, sums(g, border), _lines(jnp.exp(log_weight), least), C, n))
+
+
+def _forward(q, k, v, g, log_weight, least, C, n, border):
+    upto, weight = sums(g, border), jnp.exp(log_weight)
+    y, C, n, norms, *kept = forward(True, q, k, v, upto, _lines(weight, least), C, n)
+    return (y, C, n), (q, k, v, y, norms, kept, upto, weight, least)
+
+
+def _backward(residuals, cotangents):
+    q, k, v, y, norms, (C, n), upto, weight, least = residuals
+    dy, dC, dn = cotangents
+    norm, dy = _tokens(norms), dy.astype(jnp.float32)
+    divisor = jnp.maximum(jnp.abs(norm), least)
+    along = jnp.sum(dy * y, -1) / divisor
+    held = jnp.abs(norm) <= least
+    dnorm, dleast = jnp.where(held, 0, -jnp.sign(norm) * along), jnp.where(held, -along, 0)
+    dread = (dy / divisor[..., None]).astype(v.dtype)
+    dq, dk, dv, pieces, dC, dn = backward(q, k, v, dread, C, n, upto, _lines(weight, dnorm), dC, dn)
+    dg, dweight = _tokens(gate_gradients(pieces[..., :4, :])), _tokens(pieces[..., 4, :])
+    return wy_gpu.joined(q, dq), wy_gpu.joined(k, dk), dv.astype(v.dtype), dg, dweight, dleast, dC, dn, None
+
+
+_passes.defvjp(_forward, _backward)
