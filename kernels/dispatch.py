@@ -21,7 +21,7 @@ from .sharding import per_shard
 IMPLEMENTATIONS: dict[str, tuple[str, ...]] = {
     "delta_rule": ("pallas_tpu", "pallas_gpu", "xla", "reference"),
     "diagonal_ssm": ("xla", "reference"),
-    "dplr": ("pallas_tpu", "xla", "reference"),
+    "dplr": ("pallas_tpu", "pallas_gpu", "xla", "reference"),
     "gla": ("pallas_tpu", "pallas_gpu", "xla", "reference"),
     "linear_scan": ("pallas_tpu", "pallas_gpu", "xla", "reference"),
     "log_linear": ("xla", "reference"),

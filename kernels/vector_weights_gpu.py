@@ -4,7 +4,7 @@ The chunk is split dyadically. Tokens i in the right half of a block and j in it
 decay from j to i is that from j to the middle times that from the middle to i, which scale the two factors of one
 product. Every log-decay is the sum of the gates over exactly its interval: a product of the gates with zeros and ones,
 the gates being two bfloat16 arrays whose sum they are, to 16 bits. So no exponent is positive, and nothing is
-subtracted.
+subtracted. An a that reads what is ``undecayed`` is decayed up to the token before.
 """
 
 import functools
@@ -74,7 +74,7 @@ def _meeting(n) -> jax.Array:
     return (i > j) & ((i ^ j) >> n == 1)
 
 
-def _forward_kernel(scale: float, erases: bool, *refs) -> None:
+def _forward_kernel(scale: float, erases: bool, undecayed: bool, *refs) -> None:
     q, k, high, low, *refs = refs
     a, refs = refs[:erases], refs[erases:]
     H, K = high.shape[2:]
@@ -87,19 +87,25 @@ def _forward_kernel(scale: float, erases: bool, *refs) -> None:
         a, weights = rest[:erases], rest[-1]
         sent()
         decays = lambda which: jnp.exp2(_sums(matrix, which, high, low))  # noqa: E731
-        lefts, refs = [q, *a], [q_low, *a_low]
 
         def level(n, weights):
-            decay, meeting = decays(_to_the_middle(n)), _meeting(n)
-            for ref, x in zip([*refs, k_low], [*lefts, k], strict=True):
+            between, meeting = _to_the_middle(n), _meeting(n)
+            decay = decays(between)
+            put(q_low, load(q) * decay)
+            put(k_low, load(k) * decay)
+            if undecayed:
+                decay = decays(between & (i != j))
+            for ref, x in zip(a_low, a, strict=True):
                 put(ref, load(x) * decay)
-            scores = [product(ref, transposed(k_low)) for ref in refs]
+            scores = [product(ref, transposed(k_low)) for ref in (q_low, *a_low)]
             return [w + jnp.where(meeting, s, 0.0) for w, s in zip(weights, scores, strict=True)]
 
         weights = lax.fori_loop(0, LEVELS, level, weights)
         weights[0] += jnp.where(i == j, product(q, transposed(k)), 0.0)
         enter = decays(j <= i)
         put(q_low, load(q) * enter * scale)
+        if undecayed:
+            enter = decays(j < i)
         for ref, x in zip(a_low, a, strict=True):
             put(ref, load(x) * enter)
         put(k_low, load(k) * decays(j > i))
@@ -118,13 +124,13 @@ def _forward_kernel(scale: float, erases: bool, *refs) -> None:
     sent(everywhere=True)
 
 
-def forward(scale: float, q, k, a, high, low) -> dict[str, jax.Array]:
+def forward(scale: float, undecayed: bool, q, k, a, high, low) -> dict[str, jax.Array]:
     """The P, q and k of ``states_gpu`` and, if there is ``a``, X and a."""
     B, T, H, _ = high.shape
     erases = a is not None
     square, tokens = ((B, H, T // TILE, TILE, TILE), q.dtype), (high.shape, q.dtype)
     found = call(
-        functools.partial(_forward_kernel, scale, erases), "vector_weights_forward",
+        functools.partial(_forward_kernel, scale, erases, undecayed), "vector_weights_forward",
         grid={"batch": B, "head": H, "chunk": T // TILE},
         outputs=[square, tokens, tokens, *([square, tokens] if erases else [])],
         scratch=[shared(TILE, TILE)] * (3 + erases),
@@ -132,7 +138,7 @@ def forward(scale: float, q, k, a, high, low) -> dict[str, jax.Array]:
     return dict(zip(("P", "q", "k", "X", "a"), found, strict=False))
 
 
-def _backward_kernel(scale: float, erases: bool, *refs) -> None:
+def _backward_kernel(scale: float, erases: bool, undecayed: bool, *refs) -> None:
     q, k, high, low, *refs = refs
     a, (u, dv, dy, states, dstates, dq_out, dk_out, *refs) = refs[:erases], refs[erases:]
     da_out, (dg, passed, of_p, dk_low, piece, *of_a) = refs[:erases], refs[erases:]
@@ -156,22 +162,30 @@ def _backward_kernel(scale: float, erases: bool, *refs) -> None:
             met, left_met = refs[: 1 + erases], refs[1 + erases :]
             decays = lambda which: jnp.exp2(_sums(matrix, which, high, low))  # noqa: E731
             enter = decays(j <= i)
-            dlefts = [enter * scale * dread, *(enter * x for x in dheld)]
+            dlefts = [enter * scale * dread]
+            if undecayed:
+                enter = decays(j < i)
+            dlefts += [enter * x for x in dheld]
 
             def level(n, carry):
                 dk, *dlefts = carry
-                decay, meeting = decays(_to_the_middle(n)), _meeting(n)
-                for ref, x in zip([k_met, *left_met], [k, *lefts], strict=True):
-                    put(ref, load(x) * decay)
+                between, meeting = _to_the_middle(n), _meeting(n)
+                decay = decays(between)
+                left_decays = [decay, *[decays(between & (i != j)) if undecayed else decay] * erases]
+                put(k_met, load(k) * decay)
+                for ref, x, left_decay in zip(left_met, lefts, left_decays, strict=True):
+                    put(ref, load(x) * left_decay)
                 for ref, x in zip(met, of_weights, strict=True):
                     put(ref, jnp.where(meeting, load(x), 0.0))
                 pairs = [(transposed(m), x) for m, x in zip(met, left_met, strict=True)]
                 dk += decay * product(*pairs[0], *pairs[1:])
-                return dk, *(dx + decay * product(m, k_met) for dx, m in zip(dlefts, met, strict=True))
+                found = zip(dlefts, left_decays, met, strict=True)
+                return dk, *(dx + left_decay * product(m, k_met) for dx, left_decay, m in found)
 
             dk, *dlefts = lax.fori_loop(0, LEVELS, level, (zeros(), *dlefts))
             # A gate decays what passes it: between two tokens, and from before, up to where it is read; to after.
-            moved = sum(load(x) * dx for x, dx in zip(lefts, dlefts, strict=True)) - load(k) * dk
+            moved = load(q) * dlefts[0] - load(k) * dk
+            held = sum(load(x) * dx for x, dx in zip(a, dlefts[1:], strict=True))
             dwrite = load(dk_low) * decays(j > i)
 
             def summed(which, x):
@@ -179,7 +193,8 @@ def _backward_kernel(scale: float, erases: bool, *refs) -> None:
                 put(met[0], x - load(k_met))
                 return _sums(matrix, which, k_met, met[0])
 
-            dg[tile] = summed(j >= i, moved) + summed(j < i, load(k) * dwrite)
+            until = [(j >= i, moved), (j > i, held)] if undecayed else [(j >= i, moved + held)]
+            dg[tile] = sum(summed(*x) for x in (*until, (j < i, load(k) * dwrite)))
             # A token's own product does not depend on gates.
             dlefts[0] += by_row(own) * load(k)
             put(dk_low, dk + dwrite + by_row(own) * load(q))
@@ -195,7 +210,7 @@ def _backward_kernel(scale: float, erases: bool, *refs) -> None:
     of_chunk(step, [q, k, high, low, *a], [], high.shape[2], width=TILE, column=c)
 
 
-def backward(scale: float, q, k, a, gates: tuple, walked: tuple) -> list[jax.Array | None]:
+def backward(scale: float, undecayed: bool, q, k, a, gates: tuple, walked: tuple) -> list[jax.Array | None]:
     """The gradients of q, k and a for each value head, and of the natural-log gates ``[B, T, H, K]``.
 
     ``gates`` are those of ``halves``; ``walked`` are u, the cotangents of v and y, the states that enter and the
@@ -205,7 +220,7 @@ def backward(scale: float, q, k, a, gates: tuple, walked: tuple) -> list[jax.Arr
     B, T, H, K = high.shape
     N, erases, tokens = T // TILE, a is not None, (high.shape, q.dtype)
     dq, dk, *da, dg, passed = call(
-        functools.partial(_backward_kernel, scale, erases), "vector_weights_backward",
+        functools.partial(_backward_kernel, scale, erases, undecayed), "vector_weights_backward",
         grid={"batch": B, "head": H, "chunk": N, "column": K // TILE},
         outputs=[*[tokens] * (2 + erases), (high.shape, jnp.float32), ((B, H, N, K), jnp.float32)],
         scratch=[*[shared(TILE, TILE)] * 2, shared(TILE, dtype=jnp.float32), *[shared(TILE, TILE)] * erases],

@@ -2,7 +2,7 @@
 
     S_t = decayed S_{t-1} + k_t u_t^T        u_t = v_t - (decayed S_{t-1})^T a_t        y_t = scale S_t^T q_t
 
-Without a, u is v.
+Without a, u is v. If ``undecayed``, a reads S_{t-1} as it is.
 """
 
 from collections.abc import Callable
@@ -27,11 +27,12 @@ def unsupported(q, k, v) -> str | None:
     return None
 
 
-def run(q, k, v, a, g, scale: float, state, number, *, passes: Callable | None = None):
+def run(q, k, v, a, g, scale: float, state, number, *, undecayed=False, passes: Callable | None = None):
     """``y`` and the last state of bfloat16 arrays ``[B, T, heads, width]``; pads them to whole chunks and tiles.
 
     ``g`` are natural-log gates ``[B, T, H]`` or ``[B, T, H, K]``; ``number`` counts the segments, or is None. Padding
-    tokens are zeros. ``a`` may be None if the gates are of channels. ``passes`` may take the place of the walk here.
+    tokens are zeros. ``a`` may be None if the gates are of channels, and ``undecayed`` only then. ``passes`` may take
+    the place of the walk here.
     """
     (T, K), V, late = (q.shape[1], q.shape[3]), v.shape[3], (0, -q.shape[1] % TILE)
 
@@ -41,22 +42,24 @@ def run(q, k, v, a, g, scale: float, state, number, *, passes: Callable | None =
     border = None
     if number is not None:
         border = jnp.pad(jnp.diff(number, axis=1, prepend=0) > 0, ((0, 0), late))
+        if undecayed:  # nothing is left of a segment where the next begins
+            a = jnp.where(border[:, : a.shape[1], None, None], 0, a)
     state = jnp.pad(state, ((0, 0), (0, 0), (0, -K % TILE), (0, -V % TILE)))
     q, k, v, a, g = jax.tree.map(pad, (q, k, v, a, g))
-    y, last = (passes or _passes)(scale, q, k, v, a, g, state, border)
+    y, last = (passes or partial(_passes, undecayed))(scale, q, k, v, a, g, state, border)
     return y[:, :T, :, :V], last[:, :, :K, :V]
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _passes(scale, q, k, v, a, g, first, border):
-    return _walk(scale, False, q, k, v, a, g, first, border)[0]
+@partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def _passes(undecayed, scale, q, k, v, a, g, first, border):
+    return _walk(undecayed, scale, False, q, k, v, a, g, first, border)[0]
 
 
-def _walk(scale, keep, q, k, v, a, g, first, border):
+def _walk(undecayed, scale, keep, q, k, v, a, g, first, border):
     if g.ndim == 4:
         high, low, through = vector_weights_gpu.halves(g, border)
         gates = high, low
-        x = {"v": v, "through": through} | vector_weights_gpu.forward(scale, q, k, a, high, low)
+        x = {"v": v, "through": through} | vector_weights_gpu.forward(scale, undecayed, q, k, a, high, low)
     else:
         gates = upto = sums(g, border)
         P, X = weights_gpu.forward(scale, q, k, a, upto)
@@ -65,17 +68,19 @@ def _walk(scale, keep, q, k, v, a, g, first, border):
     return (y, last), (q, k, a, gates, x, *kept)
 
 
-def _forward(scale, *arguments):
-    return _walk(scale, True, *arguments)
+def _forward(undecayed, scale, *arguments):
+    return _walk(undecayed, scale, True, *arguments)
 
 
-def _backward(scale, residuals, cotangents):
+def _backward(undecayed, scale, residuals, cotangents):
     q, k, a, gates, x, states, *u = residuals
     u, (dy, dlast) = u[0] if u else x["v"], cotangents
     dv, dstates, dfirst = states_gpu.backward(scale, x, dy, dlast)
-    module = vector_weights_gpu if "through" in x else weights_gpu
-    gates = (*gates, x["through"]) if "through" in x else (gates,)
-    dq, dk, da, dg = module.backward(scale, q, k, a, gates, (u, dv, dy, states, dstates))
+    walked = u, dv, dy, states, dstates
+    if "through" in x:
+        dq, dk, da, dg = vector_weights_gpu.backward(scale, undecayed, q, k, a, (*gates, x["through"]), walked)
+    else:
+        dq, dk, da, dg = weights_gpu.backward(scale, q, k, a, (gates,), walked)
     return joined(q, dq), joined(k, dk), dv, da, dg, dfirst, None
 
 

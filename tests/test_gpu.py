@@ -15,6 +15,8 @@ from subquad import kernels
 from subquad.kernels import dispatch, gpu
 from subquad.kernels.cases import Case
 from subquad.kernels.delta_rule import cases as delta
+from subquad.kernels.delta_rule.cases import UNDECAYED
+from subquad.kernels.dplr import cases as dplr
 from subquad.kernels.gla.cases import inputs
 from subquad.kernels.sparse_attention import BigBird, Dilated, Strided, Window, pallas_gpu, xla
 from subquad.kernels.sparse_attention import cases as sparse
@@ -35,6 +37,11 @@ INTERPRETED = {
         BFLOAT16("packed", delta.inputs(1, 99, 2, 1, 64, 128, rank="BTH", gate="half strong", ids=IDS)),
         BFLOAT16("pair and erase key", delta.inputs(1, 5, 2, 1, 64, 64, erase=1, erase_key=2, scale=True)),
         BFLOAT16("packed, vector gate", delta.inputs(1, 99, 2, 1, 64, 128, rank="BTHK", gate="half strong", ids=IDS)),
+        BFLOAT16("undecayed read, strong", delta.inputs(1, 5, 1, 1, 64, 64, rank="BTH", gate="strong"), UNDECAYED),
+    ),
+    "dplr": (
+        BFLOAT16("strong gates", dplr.inputs(1, 5, 2, 1, 64, 64, gate="strong", scale=True)),
+        BFLOAT16("packed", dplr.inputs(1, 99, 2, 1, 64, 64, gate="half strong", ids=IDS)),
     ),
     "sparse_attention": (
         SPARSE("window, packed", Window(30), sparse.inputs(1, 99, 2, 1, 64, 128, ids=IDS)),
@@ -48,6 +55,8 @@ FURTHER = {
         BFLOAT16("strong vector gates", inputs(1, 5, 1, 1, 64, 64, rank="BTHK", gate="strong", bonus=True)),
     ),
     "delta_rule": (
+        BFLOAT16("undecayed read", delta.inputs(1, 99, 2, 1, 64, 64, rank="BTH", erase_key=2, ids=IDS), UNDECAYED),
+        BFLOAT16("undecayed read, no gate", delta.inputs(1, 99, 1, 1, 64, 64, ids=IDS), UNDECAYED),
         BFLOAT16("wide keys", delta.inputs(1, 70, 1, 1, 128, 40)),
         BFLOAT16("strong gates", delta.inputs(1, 5, 1, 1, 64, 64, rank="BTH", gate="strong")),
         BFLOAT16("long", delta.inputs(1, 257, 1, 1, 64, 64, rank="BTH", beta=1.5)),
@@ -64,6 +73,13 @@ FURTHER = {
         SPARSE("all", Window(999), sparse.inputs(1, 200, 2, 2, 64, 64)),
         SPARSE("several rows, packed, sinks", Window(9, sinks=2), sparse.inputs(2, 33, 4, 2, S=70, ids=sparse.PADDED)),
     ),
+    "dplr": (
+        BFLOAT16("wide keys", dplr.inputs(1, 40, 1, 1, 128, 40)),
+        BFLOAT16("packed strong", dplr.inputs(1, 99, 4, 2, 64, 128, gate="strong", ids=IDS)),
+        BFLOAT16("correlated keys", dplr.inputs(1, 70, 1, 1, 64, 64, key="correlated")),
+        BFLOAT16("widest", dplr.inputs(1, 33, 1, 1, 256, 256)),
+        BFLOAT16("long", dplr.inputs(1, 257, 1, 1, 64, 64)),
+    ),
 }
 """What else is interpreted by ``-m exhaustive``."""
 LOWERED = [
@@ -73,6 +89,7 @@ LOWERED = [
         ("gla", "BTHK", [(256, 256)]),
         ("delta_rule", "BTH", [(256, 256)]),
         ("delta_rule", "BTHK", [(256, 256)]),
+        ("dplr", None, [(256, 256)]),
     )
     for K in (64, 128, 256)
     for V in (64, 128, 256)
@@ -118,7 +135,8 @@ def test_kernel_agrees_with_the_definition(op, case):
 @pytest.mark.parametrize(("op", "rank", "K", "V"), LOWERED)
 def test_kernels_lower_for_an_h100_that_is_elsewhere(op, rank, K, V):
     """Layouts that the card lacks, and blocks that exceed its shared memory, fail here as they would there."""
-    case = Case("", dispatch.load(op, "cases").inputs(2, 256, 2, 1, K, V, rank=rank), dtype="bfloat16")
+    gate = {"rank": rank} if rank else {}
+    case = Case("", dispatch.load(op, "cases").inputs(2, 256, 2, 1, K, V, **gate), dtype="bfloat16")
     given, cotangents = draw(op, case, seed=0)
     with elsewhere(H100):
         traced = jax.jit(everything(op, "pallas_gpu", case)).trace(given, cotangents)
@@ -168,13 +186,15 @@ def test_what_has_no_kernel_is_refused_in_words():
         }.items():
             with pytest.raises(ValueError, match=reason):
                 kernels.gla(**({"q": q, "k": q, "v": q} | arguments), impl="pallas_gpu")
-        with pytest.raises(ValueError, match="read before the decay"):
-            kernels.delta_rule(q, q, q, q[..., 0], read="undecayed", impl="pallas_gpu")
         wide, blocks = jnp.zeros((1, 3, 1, 256), jnp.bfloat16), kernels.Blocks(jnp.zeros((1, 3, 1, 1), jnp.int32), 1)
         with pytest.raises(ValueError, match="no kernel for lists of blocks"):
             kernels.sparse_attention(q, q, q, mask=blocks, impl="pallas_gpu")
         with pytest.raises(ValueError, match="at most 128, not 256"):
             kernels.sparse_attention(wide, wide, wide, mask=Window(2), impl="pallas_gpu")
+        for name in ("a", "b"):
+            arguments = dict.fromkeys("qkvab", q) | {"g": q, name: q.astype("float32")}
+            with pytest.raises(ValueError, match="a and b must be bfloat16"):
+                kernels.dplr(**arguments, impl="pallas_gpu")
 
 
 @pytest.mark.parametrize("lengths", [[512], [70, 250, 192]])

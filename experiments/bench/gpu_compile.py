@@ -43,6 +43,7 @@ def arguments(K: int, V: int) -> dict[str, dict]:
     gates = {"scalar": shape(dtype=jnp.float32), "vector": shape(K, dtype=jnp.float32)}
     ops = {"gla": qkv, "delta_rule": delta}
     named = {f"{op} {gate}": given | {"g": g} for op, given in ops.items() for gate, g in gates.items()}
+    named |= {"dplr": {**qkv, "a": shape(K), "b": shape(K), "g": gates["vector"]}}
     return named | ({"sparse_attention": qkv | {"mask": kernels.Window(100)}} if max(K, V) <= 128 else {})
 
 

@@ -59,7 +59,7 @@ def dplr(
       scale: factor on q.
       initial_state: S_0, ``[B, H, K, V]``; zeros if None.
       segment_ids: packed documents, ``[B, T]``; the state resets where the id changes, a negative id is padding.
-      impl: ``"auto"``, ``"pallas_tpu"``, ``"xla"`` or ``"reference"``.
+      impl: ``"auto"``, ``"pallas_tpu"``, ``"pallas_gpu"``, ``"xla"`` or ``"reference"``.
 
     Returns:
       The outputs ``[B, T, H, V]`` in v's dtype, and the last segment's state ``[B, H, K, V]``.

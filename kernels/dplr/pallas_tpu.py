@@ -5,6 +5,9 @@ import jax.numpy as jnp
 from .. import wy_grid_tpu
 from ..decay_tpu import Heads, each
 from ..wy_tpu import Factors
+from .arguments import OUTPUTS, axes
+
+__all__ = ["OUTPUTS", "axes", "run", "unsupported"]
 
 HEADS = 8
 """The most heads of a grid step."""
@@ -13,16 +16,6 @@ HEADS = 8
 def unsupported(q, k, v, a, b, **_) -> str | None:
     """Why these arguments do not run here, in words."""
     return wy_grid_tpu.unsupported(q, k, v, a, b)
-
-
-OUTPUTS = ("B T H V", "B H K V")
-
-
-def axes(v, **arguments) -> dict[str, str]:
-    """The axes of the arrays."""
-    keyed = {name: arguments[name] for name in ("q", "k", "a", "b", "g")}
-    found = {name: "B T H K" if x.shape[2] == v.shape[2] else "B T Hk K" for name, x in keyed.items()}
-    return found | {"v": "B T H V", "initial_state": "B H K V", "segment_ids": "B T"}
 
 
 def run(q, k, v, a, b, g, *, scale, initial_state, segment_ids):
