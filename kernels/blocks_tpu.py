@@ -1,4 +1,8 @@
-"""How arrays reach the TPU kernels of recurrences on chunks: time in blocks of C, heads side by side in groups."""
+"""How arrays reach the TPU kernels of recurrences on chunks: time in blocks of C, heads in groups.
+
+Keys, which are all that has K channels, are ``[B, n, T, K]`` for n heads, into which XLA writes a norm over K without a
+copy; values are ``[B, T, n V]``, as projections have them. n may be fewer than H.
+"""
 
 from typing import NamedTuple
 
@@ -27,9 +31,9 @@ class Plan(NamedTuple):
         """Batch, groups of heads, chunks."""
         return self.B, self.H // self.hb, self.N
 
-    def width(self, x) -> int:
-        """Lanes of ``[B, T, n, K]`` in a grid step, where n may be fewer than H."""
-        return self.hb * x.shape[2] // self.H * x.shape[3]
+    def share(self, n: int) -> int:
+        """Of n heads, or the lanes of n heads, those in a grid step."""
+        return self.hb * n // self.H
 
 
 def columns_of(plan: Plan, xs: list) -> jax.Array:
@@ -52,7 +56,11 @@ class Blocks:
     def __init__(self, plan: Plan, reverse: bool):
         n = lambda c: plan.N - 1 - c if reverse else c  # noqa: E731
         C, hb = plan.C, plan.hb
-        self.tokens = lambda width: pl.BlockSpec((None, C, width), lambda b, h, c: (b, n(c), h))
+        self.values = lambda width: pl.BlockSpec((None, C, width), lambda b, h, c: (b, n(c), h))
+        self.keys = lambda heads, width: pl.BlockSpec((None, heads, C, width), lambda b, h, c: (b, h, n(c), 0))
+        self.tokens = lambda x: (
+            self.values(plan.share(x.shape[2])) if x.ndim == 3 else self.keys(plan.share(x.shape[1]), x.shape[3])
+        )
         self.state = pl.BlockSpec((None, hb, plan.K, plan.V), lambda b, h, c: (b, h, 0, 0))
         self.states = pl.BlockSpec((None, None, hb, plan.K, plan.V), lambda b, h, c: (b, n(c), h, 0, 0))
         self.columns = lambda width: pl.BlockSpec((None, None, C, width), lambda b, h, c: (b, h, n(c), 0))
@@ -62,21 +70,28 @@ class Blocks:
         ]
 
 
+def _places(ref, width: int) -> list:
+    """Where the heads are in a block of keys or of values."""
+    if len(ref.shape) == 3:
+        return list(range(ref.shape[0]))
+    return [(slice(None), slice(start, start + width)) for start in range(0, ref.shape[1], width)]
+
+
 def heads(ref, count: int, width: int) -> list:
-    """What is side by side in ``[C, n * width]``, as ``count`` heads, of which several may read the same."""
-    n = ref.shape[-1] // width
-    return [ref[:, j * width : (j + 1) * width] for j in (h * n // count for h in range(count))]
+    """A block of keys or values as ``count`` heads, of which several may read the same."""
+    places = _places(ref, width)
+    return [ref[places[h * len(places) // count]] for h in range(count)]
 
 
 def write_heads(ref, xs: list) -> None:
-    """Writes heads side by side, each the sum of those that read the same."""
-    width = xs[0].shape[-1]
-    n = ref.shape[-1] // width
-    for j in range(n):
-        group = xs[j * len(xs) // n : (j + 1) * len(xs) // n]
-        ref[:, j * width : (j + 1) * width] = sum(group[1:], group[0]).astype(ref.dtype)
+    """Writes heads of keys or values, each the sum of those that read the same."""
+    places = _places(ref, xs[0].shape[-1])
+    each = len(xs) // len(places)
+    for j, place in enumerate(places):
+        group = xs[j * each : (j + 1) * each]
+        ref[place] = sum(group[1:], group[0]).astype(ref.dtype)
 
 
 def flat(x):
-    """The heads of ``[B, T, H, K]`` side by side, as a model's projections make them."""
+    """The heads of ``[B, T, H, V]`` side by side."""
     return x.reshape(*x.shape[:2], -1)

@@ -1,6 +1,7 @@
 """The grid of a TPU kernel of the delta rule or dplr: chunks of 128 tokens (64 in float32), several heads a step.
 
-The states stay in vector memory from chunk to chunk. An op says what its arguments mean to ``wy_tpu`` by its
+The states stay in vector memory from chunk to chunk, in the block of the last one (going back, of the first one's
+cotangent). An op says what its arguments mean to ``wy_tpu`` by its
 ``Arguments``.
 """
 
@@ -10,7 +11,6 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from jax.experimental import pallas as pl
-from jax.experimental.pallas import tpu as pltpu
 
 from . import mosaic, tpu
 from .blocks_tpu import Blocks, Plan, columns_of, flat, heads, segments_of, write_heads
@@ -67,7 +67,7 @@ def run(op: Op, tokens: dict, columns: dict, S, ids, *, scale: float):
 
     Args:
       op: what is computed.
-      tokens: what is per channel, ``[B, T, n, K or V]`` for n heads; among them q and v.
+      tokens: what is per channel, ``[B, T, n, K or V]`` for n heads, V if it is in ``WIDE``; among them q and v.
       columns: what is not, ``[B, T, H]``; float32.
       S: the first state.
       ids: the segments, or None.
@@ -92,8 +92,9 @@ def run(op: Op, tokens: dict, columns: dict, S, ids, *, scale: float):
     widths = tokens["q"].shape[-1], tokens["v"].shape[-1]
     S = jnp.pad(S, ((0, 0), (0, 0), (0, widths[0] - K), (0, widths[1] - V)))
     plan = Plan(B, (T + late[1]) // C, C, H, *widths, hb, scale)
+    tokens = {name: flat(x) if name in WIDE else x.swapaxes(1, 2) for name, x in tokens.items()}
     y, S = _chunks(op, plan, tokens, columns, S, number)
-    return y[:, :T, :, :V], S[:, :, :K, :V]
+    return y.reshape(B, -1, H, widths[1])[:, :T, :, :V], S[:, :, :K, :V]
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0, 1))
@@ -127,8 +128,8 @@ def _read(op: Op, plan: Plan, names: list, refs: tuple, packed: list) -> tuple[A
 
 def _operands(plan: Plan, tokens: dict, columns: dict, number, blocks: Blocks) -> tuple[list, list]:
     """The arrays that ``_read`` finds, and their blocks."""
-    arrays = [flat(x) for x in tokens.values()]
-    specs = [blocks.tokens(plan.width(x)) for x in tokens.values()]
+    arrays = list(tokens.values())
+    specs = [blocks.tokens(x) for x in arrays]
     if columns:
         arrays.append(columns_of(plan, list(columns.values())))
         specs.append(blocks.columns(len(columns) * plan.hb))
@@ -139,11 +140,11 @@ def _operands(plan: Plan, tokens: dict, columns: dict, number, blocks: Blocks) -
 def _forward(op: Op, plan: Plan, tokens, columns, S0, number, *, keep: bool):
     """y and the last state; if ``keep``, also the inverses and the states that enter the chunks."""
     B, N, C, H, K, V, hb, scale = plan
-    blocks, v = Blocks(plan, reverse=False), tokens["v"]
+    blocks, low = Blocks(plan, reverse=False), tokens["v"].dtype
     arrays, specs = _operands(plan, tokens, columns, number, blocks)
 
     def kernel(first, *refs):
-        y, last, *kept, S = refs[len(arrays) :]
+        y, S, *kept = refs[len(arrays) :]
 
         @pl.when(pl.program_id(2) == 0)
         def _():
@@ -161,24 +162,18 @@ def _forward(op: Op, plan: Plan, tokens, columns, S0, number, *, keep: bool):
         if keep:
             write_heads(kept[0], out.X)
 
-        @pl.when(pl.program_id(2) == N - 1)
-        def _():
-            last[...] = S[...]
-
-    out = [(blocks.tokens(hb * V), (B, N * C, H * V), v.dtype), (blocks.state, (B, H, K, V), jnp.float32)]
+    out = [(blocks.values(hb * V), (B, N * C, H * V), low), (blocks.state, (B, H, K, V), jnp.float32)]
     if keep:
-        out.append((blocks.tokens(hb * C), (B, N * C, H * C), v.dtype))
-        out.append((blocks.states, (B, N, H, K, V), v.dtype))
-    y, *rest = mosaic.call(
+        out.append((blocks.values(hb * C), (B, N * C, H * C), low))
+        out.append((blocks.states, (B, N, H, K, V), low))
+    return mosaic.call(
         kernel,
         grid=plan.grid,
         in_specs=[blocks.state, *specs],
         out_specs=[spec for spec, _, _ in out],
         out_shape=[jax.ShapeDtypeStruct(shape, dtype) for _, shape, dtype in out],
-        scratch_shapes=[pltpu.VMEM((hb, K, V), jnp.float32)],
         name=f"{op.name}_forward",
     )(S0, *arrays)
-    return y.reshape(v.shape), *rest
 
 
 def _backward(op: Op, plan: Plan, tokens, columns, number, X, states, dy, dlast):
@@ -188,7 +183,7 @@ def _backward(op: Op, plan: Plan, tokens, columns, number, X, states, dy, dlast)
     arrays, specs = _operands(plan, tokens, columns, number, blocks)
 
     def kernel(X, states, dy, dlast, *refs):
-        *dtokens, dfirst, dS = refs[len(arrays) :]
+        *dtokens, dS = refs[len(arrays) :]
 
         @pl.when(pl.program_id(2) == 0)
         def _():
@@ -206,24 +201,19 @@ def _backward(op: Op, plan: Plan, tokens, columns, number, X, states, dy, dlast)
         for h in range(hb):
             dS[h] = d.S[h]
 
-        @pl.when(pl.program_id(2) == N - 1)
-        def _():
-            dfirst[...] = dS[...]
-
-    out = [(blocks.tokens(plan.width(x)), flat(x).shape, x.dtype) for x in tokens.values()]
+    out = [(blocks.tokens(x), x.shape, x.dtype) for x in tokens.values()]
     if columns:
         out.append((blocks.columns(len(columns) * hb), (B, H // hb, N * C, len(columns) * hb), jnp.float32))
     out.append((blocks.state, (B, H, K, V), jnp.float32))
     *found, dfirst = mosaic.call(
         kernel,
         grid=plan.grid,
-        in_specs=[blocks.tokens(hb * C), blocks.states, blocks.tokens(hb * V), blocks.state, *specs],
+        in_specs=[blocks.values(hb * C), blocks.states, blocks.values(hb * V), blocks.state, *specs],
         out_specs=[spec for spec, _, _ in out],
         out_shape=[jax.ShapeDtypeStruct(shape, dtype) for _, shape, dtype in out],
-        scratch_shapes=[pltpu.VMEM((hb, K, V), jnp.float32)],
         name=f"{op.name}_backward",
-    )(X, states, flat(dy), dlast, *arrays)
-    dtokens = {name: d.reshape(x.shape) for (name, x), d in zip(tokens.items(), found, strict=False)}
+    )(X, states, dy, dlast, *arrays)
+    dtokens = dict(zip(tokens, found, strict=False))
     dcolumns = {}
     if columns:
         sides = jnp.moveaxis(found[-1], 1, 2).reshape(B, N * C, H // hb, len(columns), hb)
