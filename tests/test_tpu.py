@@ -36,8 +36,8 @@ OPS_WITH_KERNELS = [op for op, impls in dispatch.IMPLEMENTATIONS.items() if "pal
 HALVES = "half strong scalar gate", "half strong vector gate", "packed", "padding, vector gate", "bfloat16, vector gate"
 SIMULATED = {
     "delta_rule": ("no gate", "one token", "erase and write by channel", "undecayed read, vector gate", *HALVES),
-    "dplr": ("no groups", "strong gate", "half strong gate", "packed, half strong gate", "padding", "bfloat16"),
-    "gla": ("constant gate", "one token", "vector gate", "half strong bonus", *HALVES),
+    "dplr": ("strong gate", "packed, half strong gate", "padding", "bfloat16"),
+    "gla": ("constant gate", "one token", "half strong bonus", *HALVES),
     "mlstm": ("no state", "extreme input gates", "packed", "padding, closed input gates", "bfloat16"),
     "short_conv": ("silu", "one tap", "more padding than tokens", "bfloat16, padding"),
     "slstm": ("extreme gates", "packed", "wide", "many sequences", "bfloat16"),
