@@ -1,11 +1,11 @@
-"""The delta rule on Hopper GPUs: what it erases and writes, for ``wy_gpu``.
+"""The delta rule on Hopper GPUs: what it erases and writes, for ``gpu.wy``.
 
 A read before the decay takes a gate a head for one a channel: only their kernels have it.
 """
 
 import jax.numpy as jnp
 
-from .. import wy_gpu
+from ..gpu import wy
 from ..heads import repeat_heads
 from ..segments import segments
 from .arguments import OUTPUTS, axes
@@ -15,7 +15,7 @@ __all__ = ["OUTPUTS", "axes", "run", "unsupported"]
 
 def unsupported(q, k, v, **_) -> str | None:
     """What does not run here, in words."""
-    return wy_gpu.unsupported(q, k, v)
+    return wy.unsupported(q, k, v)
 
 
 def run(q, k, v, beta, g, *, erase_key, read, scale, initial_state, segment_ids):
@@ -36,4 +36,4 @@ def run(q, k, v, beta, g, *, erase_key, read, scale, initial_state, segment_ids)
     if segment_ids is not None:
         number, valid = segments(segment_ids)
         q, k, v, a, g = (jnp.where(valid.reshape(B, T, *[1] * (x.ndim - 2)), x, 0) for x in (q, k, v, a, g))
-    return wy_gpu.run(q, k, v, a, g, float(scale), initial_state, number, undecayed=undecayed)
+    return wy.run(q, k, v, a, g, float(scale), initial_state, number, undecayed=undecayed)

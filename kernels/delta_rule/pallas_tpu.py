@@ -1,10 +1,10 @@
-"""The delta rule on TPUs: see ``wy_grid_tpu``."""
+"""The delta rule on TPUs: see ``tpu.wy_grid``."""
 
 import jax.numpy as jnp
 
-from .. import wy_grid_tpu
-from ..decay_tpu import Heads, each
-from ..wy_tpu import Factors
+from ..tpu import wy_grid
+from ..tpu.decay import Heads, each
+from ..tpu.wy import Factors
 from .arguments import OUTPUTS, axes
 
 __all__ = ["OUTPUTS", "axes", "run", "unsupported"]
@@ -15,7 +15,7 @@ HEADS = 8
 
 def unsupported(q, k, v, **_) -> str | None:
     """Why these arguments do not run here, in words."""
-    return wy_grid_tpu.unsupported(q, k, v)
+    return wy_grid.unsupported(q, k, v)
 
 
 def run(q, k, v, beta, g, *, erase_key, read, scale, initial_state, segment_ids):
@@ -34,11 +34,11 @@ def run(q, k, v, beta, g, *, erase_key, read, scale, initial_state, segment_ids)
     else:
         columns["g"] = jnp.zeros(v.shape[:3]) if g is None else g
     columns = {name: x.astype(jnp.float32) for name, x in columns.items()}
-    op = wy_grid_tpu.Op("delta_rule", _Arguments, read == "undecayed", HEADS)
-    return wy_grid_tpu.run(op, tokens, columns, initial_state, segment_ids, scale=scale)
+    op = wy_grid.Op("delta_rule", _Arguments, read == "undecayed", HEADS)
+    return wy_grid.run(op, tokens, columns, initial_state, segment_ids, scale=scale)
 
 
-class _Arguments(wy_grid_tpu.Arguments):
+class _Arguments(wy_grid.Arguments):
     def __init__(self, x: dict[str, Heads]):
         super().__init__(x)
         self.low = x["k"][0].dtype

@@ -1,4 +1,4 @@
-"""dplr on Hopper GPUs: ``wy_gpu`` over twice as many tokens, of which each writes one vector.
+"""dplr on Hopper GPUs: ``gpu.wy`` over twice as many tokens, of which each writes one vector.
 
 The first of a pair decays the state and adds ``b_t (a_t^T S_{t-1})^T``; the second adds ``k_t v_t^T`` and is read by
 q. So nothing is new but that a reads what is there before the decay.
@@ -7,7 +7,7 @@ q. So nothing is new but that a reads what is there before the decay.
 import jax
 import jax.numpy as jnp
 
-from .. import wy_gpu
+from ..gpu import wy
 from ..heads import repeat_heads
 from ..segments import segments
 from .arguments import OUTPUTS, axes
@@ -17,7 +17,7 @@ __all__ = ["OUTPUTS", "axes", "run", "unsupported"]
 
 def unsupported(q, k, v, a, b, **_) -> str | None:
     """What does not run here, in words."""
-    if reason := wy_gpu.unsupported(q, k, v):
+    if reason := wy.unsupported(q, k, v):
         return reason
     return None if {a.dtype.name, b.dtype.name} == {"bfloat16"} else "a and b must be bfloat16"
 
@@ -38,7 +38,7 @@ def run(q, k, v, a, b, g, *, scale, initial_state, segment_ids):
     nothing = jnp.zeros_like
     q, k, v = _in_turn(nothing(q), q), _in_turn(b, k), _in_turn(nothing(v), v)
     a, g = _in_turn(-a, nothing(a)), _in_turn(g, nothing(g))
-    y, last = wy_gpu.run(q, k, v, a, g, float(scale), initial_state, number, undecayed=True)
+    y, last = wy.run(q, k, v, a, g, float(scale), initial_state, number, undecayed=True)
     return y[:, 1::2], last
 
 

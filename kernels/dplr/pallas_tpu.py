@@ -1,10 +1,10 @@
-"""dplr on TPUs: see ``wy_grid_tpu``."""
+"""dplr on TPUs: see ``tpu.wy_grid``."""
 
 import jax.numpy as jnp
 
-from .. import wy_grid_tpu
-from ..decay_tpu import Heads, each
-from ..wy_tpu import Factors
+from ..tpu import wy_grid
+from ..tpu.decay import Heads, each
+from ..tpu.wy import Factors
 from .arguments import OUTPUTS, axes
 
 __all__ = ["OUTPUTS", "axes", "run", "unsupported"]
@@ -15,7 +15,7 @@ HEADS = 8
 
 def unsupported(q, k, v, a, b, **_) -> str | None:
     """Why these arguments do not run here, in words."""
-    return wy_grid_tpu.unsupported(q, k, v, a, b)
+    return wy_grid.unsupported(q, k, v, a, b)
 
 
 def run(q, k, v, a, b, g, *, scale, initial_state, segment_ids):
@@ -23,11 +23,11 @@ def run(q, k, v, a, b, g, *, scale, initial_state, segment_ids):
     if not isinstance(scale, float):
         q, scale = (q * jnp.asarray(scale, jnp.float32)).astype(q.dtype), 1.0
     tokens = {"q": q, "k": k, "v": v, "a": a, "b": b, "g": g.astype(jnp.float32)}
-    op = wy_grid_tpu.Op("dplr", _Arguments, True, HEADS)
-    return wy_grid_tpu.run(op, tokens, {}, initial_state, segment_ids, scale=scale)
+    op = wy_grid.Op("dplr", _Arguments, True, HEADS)
+    return wy_grid.run(op, tokens, {}, initial_state, segment_ids, scale=scale)
 
 
-class _Arguments(wy_grid_tpu.Arguments):
+class _Arguments(wy_grid.Arguments):
     def factors(self) -> Factors:
         """What u has is what the state holds at a, in place of what it lacks there."""
         x = self.x

@@ -1,7 +1,7 @@
 """GPU kernels of gla with one gate per token and head: a block walks over the chunks of a head with its state on chip.
 
 The arrays are as the op has them, ``[B, T, heads, width]``; sums of gates are ``[B, H, N, 2, 64]``, by
-``decay_gpu.sums``. With D the decays inside a chunk:
+``gpu.decay.sums``. With D the decays inside a chunk:
 
     y = (q k^T * D) v + enter (q S)        S' = through S + k^T (leave v)
 
@@ -16,8 +16,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from ..decay_gpu import enter_decays, gate_gradients, leave_decays, through_decay, within_decays
-from ..mosaic_gpu import (
+from ..gpu.decay import enter_decays, gate_gradients, leave_decays, through_decay, within_decays
+from ..gpu.mosaic import (
     TILE,
     block,
     by_row,

@@ -1,4 +1,4 @@
-"""Gated linear attention on Hopper GPUs: a gate a channel by ``wy_gpu``, and kernels of its own for one a head.
+"""Gated linear attention on Hopper GPUs: a gate a channel by ``gpu.wy``, and kernels of its own for one a head.
 
 Without anything to invert, these do all of a chunk in one pass.
 """
@@ -7,8 +7,8 @@ from functools import partial
 
 import jax
 
-from .. import wy_gpu
-from ..decay_gpu import sums
+from ..gpu import wy
+from ..gpu.decay import sums
 from . import arguments, gpu_scalar
 from .arguments import OUTPUTS, axes
 
@@ -17,7 +17,7 @@ __all__ = ["OUTPUTS", "axes", "run", "unsupported"]
 
 def unsupported(q, k, v, *, gv, **_) -> str | None:
     """What does not run here, in words."""
-    if reason := wy_gpu.unsupported(q, k, v):
+    if reason := wy.unsupported(q, k, v):
         return reason
     return "there is no kernel for a decay of the value axis" if gv is not None else None
 
@@ -26,7 +26,7 @@ def run(q, k, v, g, **rest):
     """See ``gla``."""
 
     def kernels(q, k, v, g, *arguments):
-        return wy_gpu.run(q, k, v, None, g, *arguments, passes=_passes if g.ndim == 3 else None)
+        return wy.run(q, k, v, None, g, *arguments, passes=_passes if g.ndim == 3 else None)
 
     return arguments.run(kernels, q, k, v, g, **rest)
 
@@ -46,7 +46,7 @@ def _backward(scale, residuals, cotangents):
     q, k, v, kept, upto = residuals
     dy, dlast = cotangents
     dq, dk, dv, dg, dfirst = gpu_scalar.backward(scale, q, k, v, dy, kept, upto, dlast)
-    return wy_gpu.joined(q, dq), wy_gpu.joined(k, dk), dv.astype(v.dtype), None, dg, dfirst, None
+    return wy.joined(q, dq), wy.joined(k, dk), dv.astype(v.dtype), None, dg, dfirst, None
 
 
 _passes.defvjp(_forward, _backward)

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jax.experimental import pallas as pl
 
-from ..mosaic import LANES, call
+from ..tpu.mosaic import LANES, call
 
 SUBLANES = 16
 """K and V are padded to multiples of it, the rows of a register of bfloat16."""

@@ -6,7 +6,7 @@ import math
 import jax
 import jax.numpy as jnp
 
-from ..mosaic import LANES, Sums
+from ..tpu.mosaic import LANES, Sums
 from .tpu_blocks import Segments, lanes, where
 
 

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 from jax.experimental import pallas as pl
 
-from ..mosaic import LANES, dot, exact_sums, running_sums, triangle
+from ..tpu.mosaic import LANES, dot, exact_sums, running_sums, triangle
 from .tpu_blocks import Plan, read_segments
 from .tpu_decays import Decays
 

@@ -14,9 +14,9 @@ import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
-from ..decay_tpu import each, iotas
-from ..mosaic import dot
-from ..vector_decay_tpu import VectorDecays
+from ..tpu.decay import each, iotas
+from ..tpu.mosaic import dot
+from ..tpu.vector_decay import VectorDecays
 from .tpu_blocks import Plan, Segments, read_segments
 
 TILE = 8

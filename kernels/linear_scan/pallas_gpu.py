@@ -8,8 +8,8 @@ import jax.numpy as jnp
 from jax import lax
 
 from .. import gpu
-from ..channels_gpu import WIDTH, bounded, call, here, load, scan, walk
-from ..mosaic_gpu import block
+from ..gpu.channels import WIDTH, bounded, call, here, load, scan, walk
+from ..gpu.mosaic import block
 from .numbers import add, multiply, parts, whole
 from .xla import by_segment
 

@@ -13,8 +13,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from ..decay_gpu import enter_decays, leave_decays, through_decay, within_decays
-from ..mosaic_gpu import (
+from ..gpu.decay import enter_decays, leave_decays, through_decay, within_decays
+from ..gpu.mosaic import (
     LAYOUT,
     TILE,
     block,

@@ -10,9 +10,9 @@ import jax
 import jax.numpy as jnp
 from jax.lax import stop_gradient
 
-from .. import wy_gpu
-from ..decay_gpu import gate_gradients, sums
-from ..mosaic_gpu import TILE
+from ..gpu import wy
+from ..gpu.decay import gate_gradients, sums
+from ..gpu.mosaic import TILE
 from ..segments import segments
 from .gpu_chunks import backward, forward
 from .reference import floor
@@ -28,7 +28,7 @@ def axes(**_) -> dict[str, Any]:
 
 def unsupported(q, k, v, **_) -> str | None:
     """What does not run here, in words."""
-    return wy_gpu.unsupported(q, k, v)
+    return wy.unsupported(q, k, v)
 
 
 @jax.jit
@@ -105,7 +105,7 @@ def _backward(residuals, cotangents):
     dread = (dy / divisor[..., None]).astype(v.dtype)
     dq, dk, dv, pieces, dC, dn = backward(q, k, v, dread, C, n, upto, _lines(weight, dnorm), dC, dn)
     dg, dweight = _tokens(gate_gradients(pieces[..., :4, :])), _tokens(pieces[..., 4, :])
-    return wy_gpu.joined(q, dq), wy_gpu.joined(k, dk), dv.astype(v.dtype), dg, dweight, dleast, dC, dn, None
+    return wy.joined(q, dq), wy.joined(k, dk), dv.astype(v.dtype), dg, dweight, dleast, dC, dn, None
 
 
 _passes.defvjp(_forward, _backward)

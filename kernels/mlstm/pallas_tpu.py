@@ -11,8 +11,8 @@ from jax.experimental import pallas as pl
 from .. import tpu
 from ..gla.pallas_tpu import CHUNK, WIDTH
 from ..gla.tpu_blocks import Plan, arrange, joined, outputs, rows, specs
-from ..mosaic import LANES, LOG2E, call
 from ..segments import segments
+from ..tpu.mosaic import LANES, LOG2E, call
 from .tpu_chunks import backward_kernel, forward_kernel
 from .tpu_gates import CLOSED
 

@@ -23,7 +23,7 @@ from ..gla.tpu_scalar import (
     weights,
     whole,
 )
-from ..mosaic import LANES, dot, split
+from ..tpu.mosaic import LANES, dot, split
 from .tpu_gates import gates
 
 

@@ -15,7 +15,7 @@ from jax.experimental.pallas import tpu as pltpu
 
 from ..gla.tpu_blocks import Segments
 from ..gla.tpu_decays import Decays
-from ..mosaic import LOG2E, Sums, running_sums
+from ..tpu.mosaic import LOG2E, Sums, running_sums
 
 WEAKEST = -256.0
 """The strongest forget gate, to the base 2: exp(-177) is left. 256 of them have a sum that float32 holds exactly."""

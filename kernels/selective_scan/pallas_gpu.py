@@ -13,9 +13,10 @@ import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import mosaic_gpu as plgpu
 
-from .. import gpu, mosaic_gpu
-from ..channels_gpu import WIDTH, bounded, call, here, load, scan, walk, zero
-from ..mosaic_gpu import LOG2E, TILE, block
+from .. import gpu
+from ..gpu import mosaic
+from ..gpu.channels import WIDTH, bounded, call, here, load, scan, walk, zero
+from ..gpu.mosaic import LOG2E, TILE, block
 from ..segments import segments
 
 __all__ = ["OUTPUTS", "axes", "run", "unsupported"]
@@ -189,7 +190,7 @@ def _backward_kernel(plan: Plan, x, dt, A, side, kept, dy, dlast, *refs) -> None
 
 def _total(rows) -> jax.Array:
     """The sum of each of 64 rows."""
-    left, right = (mosaic_gpu.load(rows.at[:, mosaic_gpu.part(n)], optimized=False) for n in range(2))
+    left, right = (mosaic.load(rows.at[:, mosaic.part(n)], optimized=False) for n in range(2))
     return jnp.sum(left + right, 1)
 
 
@@ -216,7 +217,7 @@ def _backward(plan: Plan, residuals, cotangents):
     (B, T, D), (C, N, _), f32 = x.shape, plan, jnp.float32
     summed = (D // WIDTH, B, T // C, 2, C * N)
     outputs = [(x.shape, x.dtype), (dt.shape, dt.dtype), (dlast.shape, f32), (summed, f32), (dlast.shape, f32)]
-    scratch = [mosaic_gpu.shared(rows, STRIDE, dtype=f32) for rows in (C * N, TILE)]
+    scratch = [mosaic.shared(rows, STRIDE, dtype=f32) for rows in (C * N, TILE)]
     dx, ddt, dA, dside, dfirst = call(
         partial(_backward_kernel, plan), "selective_scan_backward", B, D, outputs=outputs, scratch=scratch
     )(x, dt, A, side, kept, dy, dlast)

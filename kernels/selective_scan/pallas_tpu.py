@@ -18,8 +18,8 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
 from .. import tpu
-from ..mosaic import LANES, LOG2E, call
 from ..segments import segments
+from ..tpu.mosaic import LANES, LOG2E, call
 
 SUBLANES = 8
 WIDTH = SUBLANES * LANES

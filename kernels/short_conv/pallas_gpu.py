@@ -12,9 +12,10 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from .. import gpu, mosaic_gpu
-from ..channels_gpu import WIDTH, bounded, here, load, scan, walk, zero
-from ..mosaic_gpu import block, shared
+from .. import gpu
+from ..gpu import mosaic
+from ..gpu.channels import WIDTH, bounded, here, load, scan, walk, zero
+from ..gpu.mosaic import block, shared
 from ..segments import segments
 from .xla import rows
 
@@ -218,7 +219,7 @@ def _call(plan: Plan, kernel, name: str, given: list, side: jax.Array | None, ou
     side = None if side is None else jnp.pad(side, ((0, 0), (0, T - side.shape[1]), (0, 0)))
     grid = {"batch": B, "channel": D // WIDTH, "part": T // plan.C}
     kernel = partial(kernel, plan)
-    call = mosaic_gpu.call(kernel, name, grid=grid, outputs=outputs, scratch=scratch, barriers=False)
+    call = mosaic.call(kernel, name, grid=grid, outputs=outputs, scratch=scratch, barriers=False)
     return call(*given, *([] if side is None else [side]))
 
 

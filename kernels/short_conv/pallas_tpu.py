@@ -14,7 +14,7 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
 from .. import tpu
-from ..mosaic import LANES, call
+from ..tpu.mosaic import LANES, call
 from .xla import by_segment
 
 CHUNK = 256

@@ -9,8 +9,8 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
 from .. import tpu
-from ..mosaic import LANES, VMEM, call
 from ..segments import segments
+from ..tpu.mosaic import LANES, VMEM, call
 from . import SLSTMState
 from .tpu_cell import FACTORS, backward_kernel, forward_kernel
 from .tpu_rows import STATE, SUBLANES, Plan

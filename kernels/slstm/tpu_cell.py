@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jax.experimental import pallas as pl
 
-from ..mosaic import dot
+from ..tpu.mosaic import dot
 from .tpu_rows import STATE, Plan, gather, parts, product, read_marks, scatter, spread, wide
 
 FACTORS = 8

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jax.experimental import pallas as pl
 
-from ..mosaic import LANES, dot
+from ..tpu.mosaic import LANES, dot
 
 SUBLANES = 8
 STATE = 4

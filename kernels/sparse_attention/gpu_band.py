@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from ..mosaic_gpu import (
+from ..gpu.mosaic import (
     LOG2E,
     TILE,
     block,

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from .. import gpu
-from ..mosaic_gpu import LOG2E, TILE
+from ..gpu.mosaic import LOG2E, TILE
 from . import gpu_band, with_kernels
 from .band import Band, gather, spread, step_limits
 from .masks import Blocks

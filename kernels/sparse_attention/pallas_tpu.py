@@ -10,7 +10,7 @@ import numpy as np
 from einops import rearrange
 
 from .. import tpu
-from ..mosaic import LANES
+from ..tpu.mosaic import LANES
 from . import tpu_band, tpu_listed, with_kernels
 from .band import Band, gather, spread, step_limits
 from .masks import BigBird, Blocks, Dilated, Strided, Window

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
-from ..mosaic import LANES, LOG2E, call, dot
+from ..tpu.mosaic import LANES, LOG2E, call, dot
 from .softmax import EMPTY
 
 MASKED = -jnp.inf

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from ..mosaic import LANES
+from ..tpu.mosaic import LANES
 from . import tpu_lists
 from .masks import Blocks, places
 from .packing import Packing

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax.experimental import pallas as pl
 
-from ..mosaic import LANES, LOG2E, dot
+from ..tpu.mosaic import LANES, LOG2E, dot
 
 MASKED = -jnp.inf
 NEVER = 2**30

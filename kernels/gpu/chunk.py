@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from .mosaic_gpu import TILE, block, finished, load, product, scan, transposed, zero_column, zeros
+from .mosaic import TILE, block, finished, load, product, scan, transposed, zero_column, zeros
 
 
 def axis(name: str) -> jax.Array:

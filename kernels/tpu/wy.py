@@ -15,10 +15,10 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from .decay_tpu import Heads, ScalarDecays, across, after, before, each, iotas, total
+from .decay import Heads, ScalarDecays, across, after, before, each, iotas, total
 from .mosaic import dot
-from .triangular_tpu import inverse
-from .vector_decay_tpu import VectorDecays
+from .triangular import inverse
+from .vector_decay import VectorDecays
 
 Decays = ScalarDecays | VectorDecays
 

@@ -1,7 +1,7 @@
 """The grid of a TPU kernel of the delta rule or dplr: chunks of 128 tokens (64 in float32), several heads a step.
 
 The states stay in vector memory from chunk to chunk, in the block of the last one (going back, of the first one's
-cotangent). An op says what its arguments mean to ``wy_tpu`` by its
+cotangent). An op says what its arguments mean to ``tpu.wy`` by its
 ``Arguments``.
 """
 
@@ -12,13 +12,14 @@ import jax
 import jax.numpy as jnp
 from jax.experimental import pallas as pl
 
-from . import mosaic, tpu
-from .blocks_tpu import Blocks, Plan, columns_of, flat, heads, segments_of, write_heads
-from .decay_tpu import Heads, side_by_side
-from .heads import repeat_heads
-from .segments import segments
-from .wy_gates_tpu import decays
-from .wy_tpu import Decays, Factors, backward, forward
+from .. import tpu
+from ..heads import repeat_heads
+from ..segments import segments
+from . import mosaic
+from .blocks import Blocks, Plan, columns_of, flat, heads, segments_of, write_heads
+from .decay import Heads, side_by_side
+from .wy import Decays, Factors, backward, forward
+from .wy_gates import decays
 
 WIDE = "v", "write"
 """Arguments with V channels."""
@@ -31,7 +32,7 @@ class Arguments:
         self.x = x
 
     def factors(self) -> Factors:
-        """What they mean to ``wy_tpu``."""
+        """What they mean to ``tpu.wy``."""
         raise NotImplementedError
 
     def cotangents(self, d: Factors) -> dict[str, Heads]:

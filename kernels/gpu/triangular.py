@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from .mosaic_gpu import TILE, indices, product, put
+from .mosaic import TILE, indices, product, put
 
 
 def inverse(A: jax.Array, left, right) -> jax.Array:

@@ -1,4 +1,4 @@
-"""What ``weights_gpu`` makes, where there is a gate for every key channel; the factors are then decayed here too.
+"""What ``gpu.weights`` makes, where there is a gate for every key channel; the factors are then decayed here too.
 
 The chunk is split dyadically. Tokens i in the right half of a block and j in its left half meet in the middle: the
 decay from j to i is that from j to the middle times that from the middle to i, which scale the two factors of one
@@ -14,9 +14,9 @@ import jax.numpy as jnp
 from jax import lax
 from jax.experimental import pallas as pl
 
-from .chunk_gpu import axis, factor_cotangents, of_chunk, of_tokens, weight_cotangents
-from .decay_gpu import LEAST
-from .mosaic_gpu import (
+from .chunk import axis, factor_cotangents, of_chunk, of_tokens, weight_cotangents
+from .decay import LEAST
+from .mosaic import (
     LOG2E,
     TILE,
     block,
@@ -35,7 +35,7 @@ from .mosaic_gpu import (
     transposed,
     zeros,
 )  # fmt: skip
-from .triangular_gpu import inverse
+from .triangular import inverse
 
 LEVELS = TILE.bit_length() - 1
 
@@ -125,7 +125,7 @@ def _forward_kernel(scale: float, erases: bool, undecayed: bool, *refs) -> None:
 
 
 def forward(scale: float, undecayed: bool, q, k, a, high, low) -> dict[str, jax.Array]:
-    """The P, q and k of ``states_gpu`` and, if there is ``a``, X and a."""
+    """The P, q and k of ``gpu.walk`` and, if there is ``a``, X and a."""
     B, T, H, _ = high.shape
     erases = a is not None
     square, tokens = ((B, H, T // TILE, TILE, TILE), q.dtype), (high.shape, q.dtype)

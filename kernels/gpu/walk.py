@@ -6,7 +6,7 @@ Without ``a`` nothing is erased: u is v. All that does not depend on a state is 
 weights P, with the scale in them, and the inverse X, ``[B, H, N, 64, 64]``; of what the state gives to u, y and to what
 follows, all V columns are independent, so that a block has 64 of them and all of K.
 
-The decays are ``sums``, by ``decay_gpu.sums``, and are then applied here to rows of tiles in registers; or they differ
+The decays are ``sums``, by ``gpu.decay.sums``, and are then applied here to rows of tiles in registers; or they differ
 by channel and are in q, a and k already, and ``through`` is ``[B, H, N, K]``.
 """
 
@@ -16,8 +16,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from .decay_gpu import enter_decays, leave_decays, through_decay
-from .mosaic_gpu import (
+from .decay import enter_decays, leave_decays, through_decay
+from .mosaic import (
     TILE,
     block,
     by_row,

@@ -11,9 +11,10 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 
-from . import gpu, states_gpu, vector_weights_gpu, weights_gpu
-from .decay_gpu import sums
-from .mosaic_gpu import TILE
+from .. import gpu
+from . import vector_weights, walk, weights
+from .decay import sums
+from .mosaic import TILE
 
 
 def unsupported(q, k, v) -> str | None:
@@ -57,14 +58,14 @@ def _passes(undecayed, scale, q, k, v, a, g, first, border):
 
 def _walk(undecayed, scale, keep, q, k, v, a, g, first, border):
     if g.ndim == 4:
-        high, low, through = vector_weights_gpu.halves(g, border)
+        high, low, through = vector_weights.halves(g, border)
         gates = high, low
-        x = {"v": v, "through": through} | vector_weights_gpu.forward(scale, undecayed, q, k, a, high, low)
+        x = {"v": v, "through": through} | vector_weights.forward(scale, undecayed, q, k, a, high, low)
     else:
         gates = upto = sums(g, border)
-        P, X = weights_gpu.forward(scale, q, k, a, upto)
+        P, X = weights.forward(scale, q, k, a, upto)
         x = {"q": q, "k": k, "v": v, "a": a, "P": P, "X": X, "sums": upto}
-    y, last, *kept = states_gpu.forward(scale, keep, x, first)
+    y, last, *kept = walk.forward(scale, keep, x, first)
     return (y, last), (q, k, a, gates, x, *kept)
 
 
@@ -75,12 +76,12 @@ def _forward(undecayed, scale, *arguments):
 def _backward(undecayed, scale, residuals, cotangents):
     q, k, a, gates, x, states, *u = residuals
     u, (dy, dlast) = u[0] if u else x["v"], cotangents
-    dv, dstates, dfirst = states_gpu.backward(scale, x, dy, dlast)
+    dv, dstates, dfirst = walk.backward(scale, x, dy, dlast)
     walked = u, dv, dy, states, dstates
     if "through" in x:
-        dq, dk, da, dg = vector_weights_gpu.backward(scale, undecayed, q, k, a, (*gates, x["through"]), walked)
+        dq, dk, da, dg = vector_weights.backward(scale, undecayed, q, k, a, (*gates, x["through"]), walked)
     else:
-        dq, dk, da, dg = weights_gpu.backward(scale, q, k, a, (gates,), walked)
+        dq, dk, da, dg = weights.backward(scale, q, k, a, (gates,), walked)
     return joined(q, dq), joined(k, dk), dv, da, dg, dfirst, None
 
 

@@ -13,7 +13,7 @@ from jax import lax
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import mosaic_gpu as plgpu
 
-from . import mosaic_gpu
+from . import mosaic
 
 WIDTH = 128
 """Channels of a block."""
@@ -23,7 +23,7 @@ LAYOUT = plgpu.Layout.WG_STRIDED((WIDTH,), vec_size=1)
 
 def load(ref: Any) -> jax.Array:
     """A number of each channel, in float32."""
-    return mosaic_gpu.load(ref, LAYOUT)
+    return mosaic.load(ref, LAYOUT)
 
 
 def zero() -> jax.Array:
@@ -51,20 +51,20 @@ def bounded(tokens: int, most: int) -> int:
 
 
 def scan(step: Callable, chunks: int, blocks: list, refs: list, state: Any) -> Any:
-    """``mosaic_gpu.scan``, where all threads are done with a chunk before a later one is fetched in its place."""
+    """``gpu.mosaic.scan``, where all threads are done with a chunk before a later one is fetched in its place."""
 
     def whole(*args):
         state = step(*args)
         plgpu.commit_smem()
         return state
 
-    return mosaic_gpu.scan(whole, chunks, 2, blocks, refs, state)
+    return mosaic.scan(whole, chunks, 2, blocks, refs, state)
 
 
 def call(kernel: Callable, name: str, B: int, D: int, *, outputs: list, scratch: list = []) -> Callable:  # noqa: B006
     """A kernel over the grid of ``batch`` and of blocks of channels, ``channel``."""
     grid = {"batch": B, "channel": D // WIDTH}
-    return mosaic_gpu.call(kernel, name, grid=grid, outputs=outputs, scratch=scratch, barriers=False)
+    return mosaic.call(kernel, name, grid=grid, outputs=outputs, scratch=scratch, barriers=False)
 
 
 def here() -> tuple[Any, Any, Any]:

@@ -3,9 +3,9 @@
 import jax
 import jax.numpy as jnp
 
-from .decay_tpu import ScalarDecays, iotas
+from .decay import ScalarDecays, iotas
 from .mosaic import dot
-from .vector_decay_tpu import VectorDecays
+from .vector_decay import VectorDecays
 
 WEAKEST = -128.0
 """Log-gates below this are this: exp of either is 0 in float32."""
@@ -17,7 +17,7 @@ def decays(C: int, g: jax.Array | list, ids: list, undecayed: bool) -> ScalarDec
     """The decays of log-gates g: ``[C, heads]``, or one ``[C, K]`` for each head.
 
     Erasing left factors read up to their own token, or, where ``undecayed``, up to the one before. ``ids`` is
-    what ``blocks_tpu.segments_of`` made: empty, or the numbers of the segments as a row and as columns.
+    what ``tpu.blocks.segments_of`` made: empty, or the numbers of the segments as a row and as columns.
 
     A scalar gate is a multiple of 1/512, whose sums are exact in float32, and the rest, whose sums are small: a
     difference of sums up to two tokens is, of both parts, the sum over the interval but for rounding.

@@ -1,4 +1,4 @@
-"""What ``states_gpu`` takes of chunks with one gate per token and head, and what becomes of its cotangents.
+"""What ``gpu.walk`` takes of chunks with one gate per token and head, and what becomes of its cotangents.
 
 With D the decays inside a chunk,
 
@@ -12,9 +12,9 @@ import functools
 import jax
 import jax.numpy as jnp
 
-from .chunk_gpu import axis, factor_cotangents, of_chunk, weight_cotangents
-from .decay_gpu import enter_decays, gate_gradients, leave_decays, through_decay, within_decays
-from .mosaic_gpu import (
+from .chunk import axis, factor_cotangents, of_chunk, weight_cotangents
+from .decay import enter_decays, gate_gradients, leave_decays, through_decay, within_decays
+from .mosaic import (
     TILE,
     by_row,
     call,
@@ -28,7 +28,7 @@ from .mosaic_gpu import (
     shared,
     transposed,
 )  # fmt: skip
-from .triangular_gpu import inverse
+from .triangular import inverse
 
 
 def _forward_kernel(scale: float, q, k, a, sums, P, X, out, left, right) -> None:

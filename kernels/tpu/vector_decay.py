@@ -5,8 +5,8 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 
-from .decay_tpu import Heads, across, after, each, entered, iotas, total
-from .halves_tpu import TILE, add_right, add_rows, down, in_right, only, pack, rights_of, swap
+from .decay import Heads, across, after, each, entered, iotas, total
+from .halves import TILE, add_right, add_rows, down, in_right, only, pack, rights_of, swap
 from .mosaic import dot
 
 HALVED = 16

@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from .mosaic_gpu import LOG2E, TILE, by_column, by_row, column, indices, row
+from .mosaic import LOG2E, TILE, by_column, by_row, column, indices, row
 
 LEAST = -256.0
 """To the base 2, the least log-decay of one token: 0 in float32. A border of segments is a gate of that size."""
