@@ -10,6 +10,7 @@ from jax import lax
 from .. import gpu
 from ..gpu.channels import WIDTH, bounded, call, here, load, scan, walk
 from ..gpu.mosaic import block
+from .arguments import OUTPUTS, axes
 from .numbers import add, multiply, parts, whole
 from .xla import by_segment
 
@@ -17,8 +18,6 @@ __all__ = ["OUTPUTS", "axes", "run", "unsupported"]
 
 LONGEST = 32
 """The most tokens of a chunk of real numbers; of complex ones half as many."""
-
-OUTPUTS = ("B T H", "B H")
 
 
 def unsupported(a, x, **_) -> str | None:
@@ -28,11 +27,6 @@ def unsupported(a, x, **_) -> str | None:
     if not {a.dtype.name, x.dtype.name} <= {"float32", "bfloat16", "complex64"}:
         return f"a and x are {a.dtype} and {x.dtype}; expected float32, bfloat16 or complex64"
     return None
-
-
-def axes(**_) -> dict[str, str]:
-    """The axes of the arrays: a channel is a head here."""
-    return {"a": "B T H", "x": "B T H", "initial_state": "B H", "segment_ids": "B T"}
 
 
 class Plan(NamedTuple):

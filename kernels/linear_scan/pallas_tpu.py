@@ -16,8 +16,11 @@ from jax.experimental.pallas import tpu as pltpu
 
 from .. import tpu
 from ..tpu.mosaic import LANES, call
+from .arguments import OUTPUTS, axes
 from .numbers import Number, add, multiply, parts, whole
 from .xla import by_segment
+
+__all__ = ["OUTPUTS", "axes", "run", "unsupported"]
 
 CHUNK = 256
 """The most tokens of a grid step."""
@@ -36,14 +39,6 @@ def unsupported(a, x, **_) -> str | None:
     if not {a.dtype.name, x.dtype.name} <= {"float32", "bfloat16", "complex64"}:
         return f"a and x are {a.dtype} and {x.dtype}; expected float32, bfloat16 or complex64"
     return None
-
-
-OUTPUTS = ("B T H", "B H")
-
-
-def axes(**_) -> dict[str, str]:
-    """The axes of the arrays: a channel is a head here."""
-    return {"a": "B T H", "x": "B T H", "initial_state": "B H", "segment_ids": "B T"}
 
 
 def run(a, x, *, initial_state, segment_ids, reverse):

@@ -4,8 +4,6 @@ m is a running maximum of sums: an associative scan of ``[B, T, H]``. With it th
 m_t``, and the weight of what is written, ``exp(i_t - m_t)``, are at most 1, as the kernels take them.
 """
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 from jax.lax import stop_gradient
@@ -14,16 +12,11 @@ from ..gpu import wy
 from ..gpu.decay import gate_gradients, sums
 from ..gpu.mosaic import TILE
 from ..segments import segments
+from .arguments import OUTPUTS, axes
 from .gpu_chunks import backward, forward
 from .reference import floor
 
-OUTPUTS = ("B T H V", ("B H K V", "B H K", "B H"))
-
-
-def axes(**_) -> dict[str, Any]:
-    """The axes of the arrays."""
-    named = {"q": "B T Hk K", "k": "B T Hk K", "v": "B T H V", "i": "B T H", "f": "B T H"}
-    return named | {"initial_state": OUTPUTS[1], "segment_ids": "B T"}
+__all__ = ["OUTPUTS", "axes", "run", "unsupported"]
 
 
 def unsupported(q, k, v, **_) -> str | None:

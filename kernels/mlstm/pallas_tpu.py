@@ -2,7 +2,6 @@
 
 import functools
 from functools import partial
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -13,22 +12,16 @@ from ..gla.pallas_tpu import CHUNK, WIDTH
 from ..gla.tpu_blocks import Plan, arrange, joined, outputs, rows, specs
 from ..segments import segments
 from ..tpu.mosaic import LANES, LOG2E, call
+from .arguments import OUTPUTS, axes
 from .tpu_chunks import backward_kernel, forward_kernel
 from .tpu_gates import CLOSED
+
+__all__ = ["OUTPUTS", "axes", "run", "unsupported"]
 
 
 def unsupported(q, k, v, **_) -> str | None:
     """What does not run here, in words."""
     return tpu.unsupported_heads(q, k, v)
-
-
-OUTPUTS = ("B T H V", ("B H K V", "B H K", "B H"))
-
-
-def axes(**_) -> dict[str, Any]:
-    """The axes of the arrays."""
-    named = {"q": "B T Hk K", "k": "B T Hk K", "v": "B T H V", "i": "B T H", "f": "B T H"}
-    return named | {"initial_state": OUTPUTS[1], "segment_ids": "B T"}
 
 
 def run(q, k, v, i, f, *, scale, initial_state, segment_ids):

@@ -18,6 +18,7 @@ from ..gpu import mosaic
 from ..gpu.channels import WIDTH, bounded, call, here, load, scan, walk, zero
 from ..gpu.mosaic import LOG2E, TILE, block
 from ..segments import segments
+from .arguments import OUTPUTS, axes
 
 __all__ = ["OUTPUTS", "axes", "run", "unsupported"]
 
@@ -28,8 +29,6 @@ LONGEST = 16
 STRIDE = WIDTH + 8
 """Of rows that are read both along and across, so that no two of the threads that read together share a bank."""
 
-OUTPUTS = ("B T H", "B H N")
-
 
 def unsupported(x, dt, A, B, C, **_) -> str | None:
     """What does not run here, in words."""
@@ -38,12 +37,6 @@ def unsupported(x, dt, A, B, C, **_) -> str | None:
     if not {z.dtype.name for z in (x, dt, A, B, C)} <= {"float32", "bfloat16"}:
         return "x, dt, A, B and C must be float32 or bfloat16"
     return f"N may be at most {STATES}, not {A.shape[1]}" if A.shape[1] > STATES else None
-
-
-def axes(**_) -> dict[str, str]:
-    """The axes of the arrays: a channel is a head here."""
-    of = {"x": "B T H", "dt": "B T H", "A": "H N", "B": "B T N", "C": "B T N"}
-    return of | {"initial_state": "B H N", "segment_ids": "B T"}
 
 
 class Plan(NamedTuple):

@@ -20,6 +20,9 @@ from jax.experimental.pallas import tpu as pltpu
 from .. import tpu
 from ..segments import segments
 from ..tpu.mosaic import LANES, LOG2E, call
+from .arguments import OUTPUTS, axes
+
+__all__ = ["OUTPUTS", "axes", "run", "unsupported"]
 
 SUBLANES = 8
 WIDTH = SUBLANES * LANES
@@ -39,15 +42,6 @@ def unsupported(x, dt, A, B, C, **_) -> str | None:
     if not {z.dtype.name for z in (x, dt, A, B, C)} <= {"float32", "bfloat16"}:
         return "x, dt, A, B and C must be float32 or bfloat16"
     return f"N may be at most 64, not {A.shape[1]}" if A.shape[1] > 64 else None
-
-
-OUTPUTS = ("B T H", "B H N")
-
-
-def axes(**_) -> dict[str, str]:
-    """The axes of the arrays: a channel is a head here."""
-    of = {"x": "B T H", "dt": "B T H", "A": "H N", "B": "B T N", "C": "B T N"}
-    return of | {"initial_state": "B H N", "segment_ids": "B T"}
 
 
 @jax.jit

@@ -17,6 +17,7 @@ from ..gpu import mosaic
 from ..gpu.channels import WIDTH, bounded, here, load, scan, walk, zero
 from ..gpu.mosaic import block, shared
 from ..segments import segments
+from .arguments import OUTPUTS, axes
 from .xla import rows
 
 __all__ = ["OUTPUTS", "axes", "run", "unsupported"]
@@ -26,8 +27,6 @@ LONGEST = 64
 TAPS = 8
 """The most taps: a thread keeps three numbers for each in registers."""
 
-OUTPUTS = ("B T H", "B W H")
-
 
 def unsupported(x, w, b, **_) -> str | None:
     """What does not run here, in words."""
@@ -36,11 +35,6 @@ def unsupported(x, w, b, **_) -> str | None:
     if not {z.dtype.name for z in (x, w, b) if z is not None} <= {"float32", "bfloat16"}:
         return "x, w and b must be float32 or bfloat16"
     return f"W may be at most {TAPS}, not {w.shape[0]}" if w.shape[0] > TAPS else None
-
-
-def axes(**_) -> dict[str, str]:
-    """The axes of the arrays: a channel is a head here."""
-    return {"x": "B T H", "w": "taps H", "b": "H", "initial_state": "B W H", "segment_ids": "B T"}
 
 
 class Plan(NamedTuple):

@@ -15,7 +15,10 @@ from jax.experimental.pallas import tpu as pltpu
 
 from .. import tpu
 from ..tpu.mosaic import LANES, call
+from .arguments import OUTPUTS, axes
 from .xla import by_segment
+
+__all__ = ["OUTPUTS", "axes", "run", "unsupported"]
 
 CHUNK = 256
 """The most tokens of a grid step."""
@@ -36,14 +39,6 @@ def unsupported(x, w, b, **_) -> str | None:
     if not {z.dtype.name for z in (x, w, *([] if b is None else [b]))} <= {"float32", "bfloat16"}:
         return "x, w and b must be float32 or bfloat16"
     return f"W may be at most {ROWS + 1}, not {w.shape[0]}" if w.shape[0] > ROWS + 1 else None
-
-
-OUTPUTS = ("B T H", "B tail H")
-
-
-def axes(**_) -> dict[str, str]:
-    """The axes of the arrays: a channel is a head here."""
-    return {"x": "B T H", "w": "W H", "b": "H", "initial_state": "B tail H", "segment_ids": "B T"}
 
 
 @partial(jax.jit, static_argnames="activation")
