@@ -12,7 +12,7 @@ from flax import nnx
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from mixers import DEFAULTS, DIM, close, draw, each_default, quick_jit
 from subquad.archs import LM, LMConfig
-from subquad.experiments.cli import Export
+from subquad.experiments.commands import Export
 from subquad.experiments.compare.contestants import base, contestants
 from subquad.experiments.compare.settings import Task
 from subquad.experiments.errors import UserError

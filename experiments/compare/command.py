@@ -21,7 +21,7 @@ from .run import claim, train_all
 from .settings import Comparison, Task
 
 if TYPE_CHECKING:
-    from ..cli import Compare
+    from ..commands import Compare
 
 
 def compare(comparison: Comparison, root: Path, workers: int | None = None) -> int:

@@ -32,7 +32,7 @@ Ops without heads have D = H K channels, and count as H heads of K. Under an op 
 compute the same, with the same arguments.
 
 Written by `python -m subquad.experiments.report.tpu` from `records/tpu.json`, which is that of
-`subquad profile tpu --generations v5e,v5p,v6e --record experiments/records/tpu.json` with the extra `peers` installed.
+`subquad profile tpu --record experiments/records/tpu.json` with the extra `peers` installed.
 """
 HEAD = (
     "op", "kernels", "relayout", "both", "memory floor", "matrix floor", "vector floor", "over floor", "spill",

@@ -5,6 +5,7 @@ A read before the decay takes a gate a head for one a channel: only their kernel
 
 import jax.numpy as jnp
 
+from .. import gpu
 from ..gpu import wy
 from ..heads import repeat_heads
 from ..segments import segments
@@ -15,7 +16,7 @@ __all__ = ["OUTPUTS", "axes", "run", "unsupported"]
 
 def unsupported(q, k, v, **_) -> str | None:
     """What does not run here, in words."""
-    return wy.unsupported(q, k, v)
+    return gpu.unsupported_heads(q, k, v)
 
 
 def run(q, k, v, beta, g, *, erase_key, read, scale, initial_state, segment_ids):

@@ -7,6 +7,7 @@ q. So nothing is new but that a reads what is there before the decay.
 import jax
 import jax.numpy as jnp
 
+from .. import gpu
 from ..gpu import wy
 from ..heads import repeat_heads
 from ..segments import segments
@@ -17,7 +18,7 @@ __all__ = ["OUTPUTS", "axes", "run", "unsupported"]
 
 def unsupported(q, k, v, a, b, **_) -> str | None:
     """What does not run here, in words."""
-    if reason := wy.unsupported(q, k, v):
+    if reason := gpu.unsupported_heads(q, k, v):
         return reason
     return None if {a.dtype.name, b.dtype.name} == {"bfloat16"} else "a and b must be bfloat16"
 

@@ -7,6 +7,7 @@ from functools import partial
 
 import jax
 
+from .. import gpu
 from ..gpu import wy
 from ..gpu.decay import sums
 from . import arguments, gpu_scalar
@@ -17,7 +18,7 @@ __all__ = ["OUTPUTS", "axes", "run", "unsupported"]
 
 def unsupported(q, k, v, *, gv, **_) -> str | None:
     """What does not run here, in words."""
-    if reason := wy.unsupported(q, k, v):
+    if reason := gpu.unsupported_heads(q, k, v):
         return reason
     return "there is no kernel for a decay of the value axis" if gv is not None else None
 

@@ -6,6 +6,8 @@ from contextvars import ContextVar
 
 import jax
 
+from .. import device
+
 KINDS = ("H100", "H200", "H800", "GH200")
 """What a covered device's name by JAX contains: those with the matrix instructions (wgmma) of Hopper."""
 PASSED: dict[str, tuple[str, ...]] = {}
@@ -40,11 +42,7 @@ def kind() -> str | None:
 
     A device goes by JAX's name for it.
     """
-    if _interpreted.get():
-        return "interpreted"
-    if abstract := jax.sharding.get_abstract_mesh().abstract_device:
-        return abstract.device_kind if abstract.device_kind.startswith("NVIDIA") else None
-    return jax.devices()[0].device_kind if jax.default_backend() == "gpu" else None
+    return "interpreted" if _interpreted.get() else device.kind("gpu", "NVIDIA")
 
 
 def unsupported() -> str | None:
@@ -74,3 +72,14 @@ def passed(op: str) -> bool:
     """Whether auto may take the op's kernel: its cases passed on the card that is traced for."""
     chosen = _auto.get()
     return op in PASSED.get(kind() or "", ()) if chosen is None else chosen
+
+
+def unsupported_heads(q, k, v, most: int = 256) -> str | None:
+    """The same for kernels over heads: why none runs here, or not on arrays like these, whose widths have a limit."""
+    if reason := unsupported():
+        return reason
+    if {x.dtype.name for x in (q, k, v)} != {"bfloat16"}:
+        return "q, k and v must be bfloat16"
+    if max(q.shape[3], v.shape[3]) > most:
+        return f"K and V may be at most {most}, not {q.shape[3]} and {v.shape[3]}"
+    return None

@@ -4,7 +4,7 @@ What a thread keeps of its channel stays in registers. What it writes to shared 
 barrier is needed but where ``plgpu.commit_smem`` stands. Imported only where such a kernel runs.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -61,10 +61,10 @@ def scan(step: Callable, chunks: int, blocks: list, refs: list, state: Any) -> A
     return mosaic.scan(whole, chunks, 2, blocks, refs, state)
 
 
-def call(kernel: Callable, name: str, B: int, D: int, *, outputs: list, scratch: list = []) -> Callable:  # noqa: B006
+def call(kernel: Callable, name: str, B: int, D: int, *, outputs: list, scratch: Sequence = ()) -> Callable:
     """A kernel over the grid of ``batch`` and of blocks of channels, ``channel``."""
     grid = {"batch": B, "channel": D // WIDTH}
-    return mosaic.call(kernel, name, grid=grid, outputs=outputs, scratch=scratch, barriers=False)
+    return mosaic.call(kernel, name, grid=grid, outputs=outputs, scratch=list(scratch), barriers=False)
 
 
 def here() -> tuple[Any, Any, Any]:

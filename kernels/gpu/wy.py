@@ -11,21 +11,9 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 
-from .. import gpu
 from . import vector_weights, walk, weights
 from .decay import sums
 from .mosaic import TILE
-
-
-def unsupported(q, k, v) -> str | None:
-    """Why no GPU kernel runs here, or not on arrays like these, in words."""
-    if reason := gpu.unsupported():
-        return reason
-    if {x.dtype.name for x in (q, k, v)} != {"bfloat16"}:
-        return "q, k and v must be bfloat16"
-    if max(q.shape[3], v.shape[3]) > 256:
-        return f"K and V may be at most 256, not {q.shape[3]} and {v.shape[3]}"
-    return None
 
 
 def run(q, k, v, a, g, scale: float, state, number, *, undecayed=False, passes: Callable | None = None):

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax.lax import stop_gradient
 
+from .. import gpu
 from ..gpu import wy
 from ..gpu.decay import gate_gradients, sums
 from ..gpu.mosaic import TILE
@@ -21,7 +22,7 @@ __all__ = ["OUTPUTS", "axes", "run", "unsupported"]
 
 def unsupported(q, k, v, **_) -> str | None:
     """What does not run here, in words."""
-    return wy.unsupported(q, k, v)
+    return gpu.unsupported_heads(q, k, v)
 
 
 @jax.jit

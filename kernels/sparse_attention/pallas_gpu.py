@@ -20,12 +20,8 @@ WIDTH = 128
 
 def unsupported(q, k, v, *, mask, **_) -> str | None:
     """What does not run here, in words."""
-    if reason := gpu.unsupported():
+    if reason := gpu.unsupported_heads(q, k, v, WIDTH):
         return reason
-    if {x.dtype.name for x in (q, k, v)} != {"bfloat16"}:
-        return "q, k and v must be bfloat16"
-    if max(q.shape[3], v.shape[3]) > WIDTH:
-        return f"K and V may be at most {WIDTH}, not {q.shape[3]} and {v.shape[3]}"
     return "there is no kernel for lists of blocks" if isinstance(mask, Blocks) else None
 
 

@@ -7,6 +7,8 @@ from typing import Literal
 
 import jax
 
+from .. import device
+
 GENERATIONS = {
     "TPU v5 lite": "v5e",
     "TPU v5e": "v5e",
@@ -48,11 +50,7 @@ def kind() -> str | None:
 
     A device goes by JAX's name for it.
     """
-    if _simulated.get():
-        return "simulated"
-    if abstract := jax.sharding.get_abstract_mesh().abstract_device:
-        return abstract.device_kind if abstract.device_kind.startswith("TPU") else None
-    return jax.devices()[0].device_kind if jax.default_backend() == "tpu" else None
+    return "simulated" if _simulated.get() else device.kind("tpu", "TPU")
 
 
 def unsupported() -> str | None:
