@@ -5,6 +5,7 @@ import os
 import platform
 import subprocess
 import sys
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -114,6 +115,11 @@ def versions() -> dict[str, str | None]:
     """Of Python and of the packages that a figure may depend on."""
     names = ("subquad", "jax", "flax", "optax", "orbax-checkpoint", "numpy")
     return {"python": platform.python_version()} | {name: _version(name) for name in names}
+
+
+def installed(packages: Iterable[str]) -> dict[str, str]:
+    """The versions of those packages that are installed."""
+    return {name: found for name in packages if (found := _version(name))}
 
 
 def git_revision() -> dict[str, Any] | None:

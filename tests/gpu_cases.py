@@ -1,15 +1,27 @@
-"""Cases of the GPU kernels that walk over time channel by channel, and of mLSTM: small, since they are interpreted."""
+"""Cases of the GPU kernels, for ``test_gpu``: small, since they are interpreted."""
 
 from functools import partial
+from itertools import product
 
+import pytest
 from subquad.kernels.cases import Case
+from subquad.kernels.delta_rule import cases as delta
+from subquad.kernels.delta_rule.cases import UNDECAYED
+from subquad.kernels.dplr import cases as dplr
+from subquad.kernels.gla.cases import inputs as gla
 from subquad.kernels.linear_scan.cases import inputs as linear_scan
-from subquad.kernels.mlstm.cases import BFLOAT16 as BFLOAT16_MLSTM
+from subquad.kernels.mlstm.cases import BFLOAT16 as MLSTM
 from subquad.kernels.mlstm.cases import inputs as mlstm
 from subquad.kernels.selective_scan.cases import inputs as selective_scan
 from subquad.kernels.short_conv.cases import inputs as short_conv
+from subquad.kernels.sparse_attention import BigBird, Dilated, Strided, Window
+from subquad.kernels.sparse_attention import cases as sparse
 
-BFLOAT16 = partial(Case, dtype="bfloat16", forward=5e-3, gradient=1e-2)
+SCAN = partial(Case, dtype="bfloat16", forward=5e-3, gradient=1e-2)
+BFLOAT16 = partial(SCAN, gate_gradient=2e-2)
+SPARSE = partial(sparse.case, kind=BFLOAT16)
+# Two chunks, of which the second is padded; several tiles of keys and of values; grouped heads; borders and padding.
+IDS = [[*[-1] * 3, *[0] * 40, *[5] * 7, *[-1] * 20, *[5] * 9, *[2] * 20]]
 ALL = ("a", "x", "initial_state")
 SILU = {"activation": "silu"}
 
@@ -20,35 +32,86 @@ def packed(n: int) -> list[list[int]]:
 
 
 INTERPRETED = {
+    "gla": (
+        BFLOAT16("packed", gla(1, 99, 2, 1, 64, 128, rank="BTH", gate="half strong", ids=IDS)),
+        BFLOAT16("wide keys", gla(1, 70, 1, 1, 128, 40, rank="H")),
+        BFLOAT16("strong gates", gla(1, 5, 1, 1, 64, 64, rank="BTH", gate="strong", bonus=True)),
+        BFLOAT16("packed, vector gate", gla(1, 99, 2, 1, 64, 128, rank="BTHK", gate="half strong", ids=IDS)),
+    ),
+    "delta_rule": (
+        BFLOAT16("packed", delta.inputs(1, 99, 2, 1, 64, 128, rank="BTH", gate="half strong", ids=IDS)),
+        BFLOAT16("pair and erase key", delta.inputs(1, 5, 2, 1, 64, 64, erase=1, erase_key=2, scale=True)),
+        BFLOAT16("packed, vector gate", delta.inputs(1, 99, 2, 1, 64, 128, rank="BTHK", gate="half strong", ids=IDS)),
+        BFLOAT16("undecayed read, strong", delta.inputs(1, 5, 1, 1, 64, 64, rank="BTH", gate="strong"), UNDECAYED),
+    ),
+    "dplr": (
+        BFLOAT16("strong gates", dplr.inputs(1, 5, 2, 1, 64, 64, gate="strong", scale=True)),
+        BFLOAT16("packed", dplr.inputs(1, 99, 2, 1, 64, 64, gate="half strong", ids=IDS)),
+    ),
+    "sparse_attention": (
+        SPARSE("window, packed", Window(30), sparse.inputs(1, 99, 2, 1, 64, 128, ids=IDS)),
+        SPARSE("window, more keys, sinks", Window(80, sinks=3), sparse.inputs(1, 70, 1, 1, 128, 40, S=201)),
+        SPARSE("dilated", Dilated(4, 3, sinks=2), sparse.inputs(1, 70, 2, 2, 16, 24)),
+    ),
     "selective_scan": (
-        BFLOAT16("two chunks, packed", selective_scan(1, 19, 5, 3, strong=True, state=True, ids=packed(4))),
+        SCAN("two chunks, packed", selective_scan(1, 19, 5, 3, strong=True, state=True, ids=packed(4))),
         Case("many states, two blocks", selective_scan(1, 3, 130, 9, strong=True, state=True)),
     ),
     "linear_scan": (
-        BFLOAT16("two chunks, packed", linear_scan(1, 38, 130, decay="strong", state=True, ids=packed(23))),
+        SCAN("two chunks, packed", linear_scan(1, 38, 130, decay="strong", state=True, ids=packed(23))),
         Case("packed, reverse", linear_scan(1, 37, 5, state=True, ids=packed(22)), {"reverse": True}),
         Case("complex", linear_scan(1, 18, 5, state=True, turned=ALL), dtype="complex64"),
     ),
     "short_conv": (
-        BFLOAT16("two blocks, packed", short_conv(1, 69, 5, 3, state=True, ids=packed(54)), SILU),
+        SCAN("two blocks, packed", short_conv(1, 69, 5, 3, state=True, ids=packed(54)), SILU),
         Case("shorter than the filter", short_conv(1, 3, 130, 7, state=True), SILU),
         Case("one tap, packed", short_conv(2, 3, 5, 1, state=True, ids=[[-1, 2, 3], [1, -1, 1]])),
     ),
     "mlstm": (
-        BFLOAT16_MLSTM("two chunks, packed", mlstm(1, 70, 2, 1, 64, 40, f="open", ids=packed(55))),
-        BFLOAT16_MLSTM("half closed gates", mlstm(1, 40, 1, 1, 64, 64, i="half closed", f="half closed")),
-        BFLOAT16_MLSTM("wide, scaled", mlstm(1, 40, 1, 1, 128, 70, scale=True)),
+        MLSTM("two chunks, packed", mlstm(1, 70, 2, 1, 64, 40, f="open", ids=packed(55))),
+        MLSTM("half closed gates", mlstm(1, 40, 1, 1, 64, 64, i="half closed", f="half closed")),
+        MLSTM("wide, scaled", mlstm(1, 40, 1, 1, 128, 70, scale=True)),
     ),
 }
 FURTHER = {
+    "gla": (
+        BFLOAT16("wide keys, vector gate", gla(1, 70, 1, 1, 128, 40, rank="BTHkK")),
+        BFLOAT16("strong vector gates", gla(1, 5, 1, 1, 64, 64, rank="BTHK", gate="strong", bonus=True)),
+    ),
+    "delta_rule": (
+        BFLOAT16("undecayed read", delta.inputs(1, 99, 2, 1, 64, 64, rank="BTH", erase_key=2, ids=IDS), UNDECAYED),
+        BFLOAT16("undecayed read, no gate", delta.inputs(1, 99, 1, 1, 64, 64, ids=IDS), UNDECAYED),
+        BFLOAT16("wide keys", delta.inputs(1, 70, 1, 1, 128, 40)),
+        BFLOAT16("strong gates", delta.inputs(1, 5, 1, 1, 64, 64, rank="BTH", gate="strong")),
+        BFLOAT16("long", delta.inputs(1, 257, 1, 1, 64, 64, rank="BTH", beta=1.5)),
+        BFLOAT16("wide keys, vector gate", delta.inputs(1, 70, 1, 1, 128, 40, rank="BTHkK")),
+        BFLOAT16("widest, vector gate", delta.inputs(1, 65, 1, 1, 256, 256, rank="BTHK")),
+        BFLOAT16("strong vector gates", delta.inputs(1, 5, 1, 1, 64, 64, rank="BTHK", gate="strong")),
+        BFLOAT16("long, vector gate", delta.inputs(1, 257, 1, 1, 64, 64, rank="BTHK", beta=1.5)),
+    ),
+    "sparse_attention": (
+        SPARSE("strided, packed", Strided(8), sparse.inputs(1, 99, 2, 1, 16, 24, ids=IDS)),
+        SPARSE("bigbird, packed", BigBird(4, 2, 2, sinks=3), sparse.inputs(1, 33, 2, 2, S=99, ids=IDS)),
+        SPARSE("dilation a head", Dilated(4, (1, 3)), sparse.inputs(1, 70, 2, 1, 16, 24)),
+        SPARSE("long", Window(130, sinks=4), sparse.inputs(1, 330, 4, 1, 128, 128)),
+        SPARSE("all", Window(999), sparse.inputs(1, 200, 2, 2, 64, 64)),
+        SPARSE("several rows, packed, sinks", Window(9, sinks=2), sparse.inputs(2, 33, 4, 2, S=70, ids=sparse.PADDED)),
+    ),
+    "dplr": (
+        BFLOAT16("wide keys", dplr.inputs(1, 40, 1, 1, 128, 40)),
+        BFLOAT16("packed strong", dplr.inputs(1, 99, 4, 2, 64, 128, gate="strong", ids=IDS)),
+        BFLOAT16("correlated keys", dplr.inputs(1, 70, 1, 1, 64, 64, key="correlated")),
+        BFLOAT16("widest", dplr.inputs(1, 33, 1, 1, 256, 256)),
+        BFLOAT16("long", dplr.inputs(1, 257, 1, 1, 64, 64)),
+    ),
     "selective_scan": (
         Case("three chunks", selective_scan(2, 33, 5, 3, strong=True, state=True)),
         Case("most states", selective_scan(1, 9, 130, 32, state=True)),
-        BFLOAT16("one token", selective_scan(1, 1, 5, 16, state=True)),
+        SCAN("one token", selective_scan(1, 1, 5, 16, state=True)),
     ),
     "linear_scan": (
         Case("long memory", linear_scan(2, 70, 5, decay="none")),
-        BFLOAT16("reverse", linear_scan(1, 38, 130, state=True), {"reverse": True}),
+        SCAN("reverse", linear_scan(1, 38, 130, state=True), {"reverse": True}),
         Case("complex, packed, reverse", linear_scan(1, 38, 5, state=True, turned=ALL, ids=packed(23)),
              {"reverse": True}, dtype="complex64"),
         Case("one token", linear_scan(2, 1, 5, state=True)),
@@ -59,20 +122,39 @@ FURTHER = {
         Case("padding over a whole block", short_conv(1, 140, 5, state=True, ids=[[*[1] * 40, *[-1] * 90, *[1] * 10]])),
     ),
     "mlstm": (
-        BFLOAT16_MLSTM("long", mlstm(1, 257, 1, 1, 64, 64, f="open")),
-        BFLOAT16_MLSTM("extreme input gates", mlstm(1, 40, 1, 1, 64, 64, i="extreme", f="half closed")),
-        BFLOAT16_MLSTM("closed input gates", mlstm(1, 5, 1, 1, 64, 64, i="closed", f="closed")),
-        BFLOAT16_MLSTM("widest", mlstm(1, 65, 1, 1, 256, 256)),
+        MLSTM("long", mlstm(1, 257, 1, 1, 64, 64, f="open")),
+        MLSTM("extreme input gates", mlstm(1, 40, 1, 1, 64, 64, i="extreme", f="half closed")),
+        MLSTM("closed input gates", mlstm(1, 5, 1, 1, 64, 64, i="closed", f="closed")),
+        MLSTM("widest", mlstm(1, 65, 1, 1, 256, 256)),
     ),
 }  # fmt: skip
 """What else is interpreted by ``-m exhaustive``."""
-LOWERED = [
-    ("selective_scan", selective_scan(2, 64, 256, 16, state=True), "bfloat16"),
-    ("selective_scan", selective_scan(2, 64, 256, 32, state=True, ids=[[0] * 64] * 2), "float32"),
-    ("linear_scan", linear_scan(2, 64, 256, state=True), "bfloat16"),
-    ("linear_scan", linear_scan(2, 64, 256, state=True, turned=ALL), "complex64"),
-    ("short_conv", short_conv(2, 165, 256, state=True, ids=[[0] * 165] * 2), "bfloat16"),
-    ("short_conv", short_conv(2, 64, 256, 8), "float32"),
-    ("mlstm", mlstm(1, 128, 2, 1, 64, 128), "bfloat16"),
-    ("mlstm", mlstm(1, 128, 2, 1, 256, 256), "bfloat16"),
-]
+
+
+def lowered():
+    """Op, case, and the least number of kernels in it and its gradient."""
+    exhaustive = lambda rare: [pytest.mark.exhaustive] if rare else []  # noqa: E731
+    for op, inputs, common in (
+        ("gla", partial(gla, rank="BTH"), [(64, 128), (256, 256)]),
+        ("gla", partial(gla, rank="BTHK"), [(256, 256)]),
+        ("delta_rule", partial(delta.inputs, rank="BTH"), [(256, 256)]),
+        ("delta_rule", partial(delta.inputs, rank="BTHK"), [(256, 256)]),
+        ("dplr", dplr.inputs, [(256, 256)]),
+    ):
+        for K, V in product((64, 128, 256), repeat=2):
+            rare = exhaustive((K, V) not in common)
+            yield pytest.param(op, BFLOAT16(f"{K}, {V}", inputs(2, 256, 2, 1, K, V)), 2, marks=rare)
+    for K, V in product((64, 128), repeat=2):
+        case = SPARSE(f"{K}, {V}", Window(100), sparse.inputs(2, 256, 2, 1, K, V))
+        yield pytest.param("sparse_attention", case, 3, marks=exhaustive((K, V) != (128, 128)))
+    for op, inputs, dtype in (
+        ("selective_scan", selective_scan(2, 64, 256, 16, state=True), "bfloat16"),
+        ("selective_scan", selective_scan(2, 64, 256, 32, state=True, ids=[[0] * 64] * 2), "float32"),
+        ("linear_scan", linear_scan(2, 64, 256, state=True), "bfloat16"),
+        ("linear_scan", linear_scan(2, 64, 256, state=True, turned=ALL), "complex64"),
+        ("short_conv", short_conv(2, 165, 256, state=True, ids=[[0] * 165] * 2), "bfloat16"),
+        ("short_conv", short_conv(2, 64, 256, 8), "float32"),
+        ("mlstm", mlstm(1, 128, 2, 1, 64, 128), "bfloat16"),
+        ("mlstm", mlstm(1, 128, 2, 1, 256, 256), "bfloat16"),
+    ):
+        yield pytest.param(op, Case(dtype, inputs, dtype=dtype), 2)

@@ -4,100 +4,20 @@ On a GPU the same cases run on the card: there all that a kernel supports pass b
 """
 
 import contextlib
-from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from gpu_cases import INTERPRETED as SCANS
+from gpu_cases import FURTHER, INTERPRETED, lowered
 from subquad import kernels
 from subquad.kernels import dispatch, gpu
-from subquad.kernels.cases import Case
-from subquad.kernels.delta_rule import cases as delta
-from subquad.kernels.delta_rule.cases import UNDECAYED
-from subquad.kernels.dplr import cases as dplr
-from subquad.kernels.gla.cases import inputs
-from subquad.kernels.sparse_attention import BigBird, Dilated, Strided, Window, pallas_gpu, xla
-from subquad.kernels.sparse_attention import cases as sparse
+from subquad.kernels.sparse_attention import Window, pallas_gpu, xla
 from test_ops import CASES, call, check, definition, draw, everything
 
-BFLOAT16 = partial(Case, dtype="bfloat16", forward=5e-3, gradient=1e-2, gate_gradient=2e-2)
-# Two chunks, of which the second is padded; several tiles of keys and of values; grouped heads; borders and padding.
-IDS = [[*[-1] * 3, *[0] * 40, *[5] * 7, *[-1] * 20, *[5] * 9, *[2] * 20]]
-SPARSE = partial(sparse.case, kind=BFLOAT16)
-INTERPRETED = {
-    "gla": (
-        BFLOAT16("packed", inputs(1, 99, 2, 1, 64, 128, rank="BTH", gate="half strong", ids=IDS)),
-        BFLOAT16("wide keys", inputs(1, 70, 1, 1, 128, 40, rank="H")),
-        BFLOAT16("strong gates", inputs(1, 5, 1, 1, 64, 64, rank="BTH", gate="strong", bonus=True)),
-        BFLOAT16("packed, vector gate", inputs(1, 99, 2, 1, 64, 128, rank="BTHK", gate="half strong", ids=IDS)),
-    ),
-    "delta_rule": (
-        BFLOAT16("packed", delta.inputs(1, 99, 2, 1, 64, 128, rank="BTH", gate="half strong", ids=IDS)),
-        BFLOAT16("pair and erase key", delta.inputs(1, 5, 2, 1, 64, 64, erase=1, erase_key=2, scale=True)),
-        BFLOAT16("packed, vector gate", delta.inputs(1, 99, 2, 1, 64, 128, rank="BTHK", gate="half strong", ids=IDS)),
-        BFLOAT16("undecayed read, strong", delta.inputs(1, 5, 1, 1, 64, 64, rank="BTH", gate="strong"), UNDECAYED),
-    ),
-    "dplr": (
-        BFLOAT16("strong gates", dplr.inputs(1, 5, 2, 1, 64, 64, gate="strong", scale=True)),
-        BFLOAT16("packed", dplr.inputs(1, 99, 2, 1, 64, 64, gate="half strong", ids=IDS)),
-    ),
-    "sparse_attention": (
-        SPARSE("window, packed", Window(30), sparse.inputs(1, 99, 2, 1, 64, 128, ids=IDS)),
-        SPARSE("window, more keys, sinks", Window(80, sinks=3), sparse.inputs(1, 70, 1, 1, 128, 40, S=201)),
-        SPARSE("dilated", Dilated(4, 3, sinks=2), sparse.inputs(1, 70, 2, 2, 16, 24)),
-    ),
-}
-FURTHER = {
-    "gla": (
-        BFLOAT16("wide keys, vector gate", inputs(1, 70, 1, 1, 128, 40, rank="BTHkK")),
-        BFLOAT16("strong vector gates", inputs(1, 5, 1, 1, 64, 64, rank="BTHK", gate="strong", bonus=True)),
-    ),
-    "delta_rule": (
-        BFLOAT16("undecayed read", delta.inputs(1, 99, 2, 1, 64, 64, rank="BTH", erase_key=2, ids=IDS), UNDECAYED),
-        BFLOAT16("undecayed read, no gate", delta.inputs(1, 99, 1, 1, 64, 64, ids=IDS), UNDECAYED),
-        BFLOAT16("wide keys", delta.inputs(1, 70, 1, 1, 128, 40)),
-        BFLOAT16("strong gates", delta.inputs(1, 5, 1, 1, 64, 64, rank="BTH", gate="strong")),
-        BFLOAT16("long", delta.inputs(1, 257, 1, 1, 64, 64, rank="BTH", beta=1.5)),
-        BFLOAT16("wide keys, vector gate", delta.inputs(1, 70, 1, 1, 128, 40, rank="BTHkK")),
-        BFLOAT16("widest, vector gate", delta.inputs(1, 65, 1, 1, 256, 256, rank="BTHK")),
-        BFLOAT16("strong vector gates", delta.inputs(1, 5, 1, 1, 64, 64, rank="BTHK", gate="strong")),
-        BFLOAT16("long, vector gate", delta.inputs(1, 257, 1, 1, 64, 64, rank="BTHK", beta=1.5)),
-    ),
-    "sparse_attention": (
-        SPARSE("strided, packed", Strided(8), sparse.inputs(1, 99, 2, 1, 16, 24, ids=IDS)),
-        SPARSE("bigbird, packed", BigBird(4, 2, 2, sinks=3), sparse.inputs(1, 33, 2, 2, S=99, ids=IDS)),
-        SPARSE("dilation a head", Dilated(4, (1, 3)), sparse.inputs(1, 70, 2, 1, 16, 24)),
-        SPARSE("long", Window(130, sinks=4), sparse.inputs(1, 330, 4, 1, 128, 128)),
-        SPARSE("all", Window(999), sparse.inputs(1, 200, 2, 2, 64, 64)),
-        SPARSE("several rows, packed, sinks", Window(9, sinks=2), sparse.inputs(2, 33, 4, 2, S=70, ids=sparse.PADDED)),
-    ),
-    "dplr": (
-        BFLOAT16("wide keys", dplr.inputs(1, 40, 1, 1, 128, 40)),
-        BFLOAT16("packed strong", dplr.inputs(1, 99, 4, 2, 64, 128, gate="strong", ids=IDS)),
-        BFLOAT16("correlated keys", dplr.inputs(1, 70, 1, 1, 64, 64, key="correlated")),
-        BFLOAT16("widest", dplr.inputs(1, 33, 1, 1, 256, 256)),
-        BFLOAT16("long", dplr.inputs(1, 257, 1, 1, 64, 64)),
-    ),
-}
-"""What else is interpreted by ``-m exhaustive``."""
-LOWERED = [
-    pytest.param(op, rank, K, V, marks=[] if (K, V) in few else [pytest.mark.exhaustive])
-    for op, rank, few in (
-        ("gla", "BTH", [(64, 128), (256, 256)]),
-        ("gla", "BTHK", [(256, 256)]),
-        ("delta_rule", "BTH", [(256, 256)]),
-        ("delta_rule", "BTHK", [(256, 256)]),
-        ("dplr", None, [(256, 256)]),
-    )
-    for K in (64, 128, 256)
-    for V in (64, 128, 256)
-]
 OPS_WITH_KERNELS = [op for op, impls in dispatch.IMPLEMENTATIONS.items() if "pallas_gpu" in impls]
 ON_A_GPU = jax.default_backend() == "gpu"
 H100 = "NVIDIA H100 80GB HBM3"
-INTERPRETED |= SCANS
 
 
 @contextlib.contextmanager
@@ -132,27 +52,13 @@ def test_kernel_agrees_with_the_definition(op, case):
     check(op, "pallas_gpu", case, found, definition(op, case, given, cotangents))
 
 
-@pytest.mark.parametrize(("op", "rank", "K", "V"), LOWERED)
-def test_kernels_lower_for_an_h100_that_is_elsewhere(op, rank, K, V):
+@pytest.mark.parametrize(("op", "case", "passes"), list(lowered()))
+def test_kernels_lower_for_an_h100_that_is_elsewhere(op, case, passes):
     """Layouts that the card lacks, and blocks that exceed its shared memory, fail here as they would there."""
-    gate = {"rank": rank} if rank else {}
-    case = Case("", dispatch.load(op, "cases").inputs(2, 256, 2, 1, K, V, **gate), dtype="bfloat16")
     given, cotangents = draw(op, case, seed=0)
     with elsewhere(H100):
         traced = jax.jit(everything(op, "pallas_gpu", case)).trace(given, cotangents)
-        assert traced.lower(lowering_platforms=("cuda",)).as_text().count("mosaic_gpu") >= 2
-
-
-@pytest.mark.parametrize(
-    ("K", "V"),
-    [(128, 128), *(pytest.param(*s, marks=pytest.mark.exhaustive) for s in ((64, 64), (64, 128), (128, 64)))],
-)
-def test_a_window_lowers_for_an_h100_that_is_elsewhere(K, V):
-    case = SPARSE("", Window(100), sparse.inputs(2, 256, 2, 1, K, V))
-    given, cotangents = draw("sparse_attention", case, seed=0)
-    with elsewhere(H100):
-        traced = jax.jit(everything("sparse_attention", "pallas_gpu", case)).trace(given, cotangents)
-        assert traced.lower(lowering_platforms=("cuda",)).as_text().count("mosaic_gpu") >= 3
+        assert traced.lower(lowering_platforms=("cuda",)).as_text().count("mosaic_gpu") >= passes
 
 
 @pytest.mark.parametrize("op", OPS_WITH_KERNELS)
@@ -208,3 +114,17 @@ def test_tiles_of_which_nothing_is_seen_are_skipped(lengths):
     meets = seen.reshape(8, 64, 8, 64).any((1, 3))
     for found, met in ((layout.of_queries(), meets), (layout.of_keys(), meets.T)):
         assert found[0].tolist() == [[int(row.argmax()), int(row.sum())] for row in met]
+
+
+def test_what_kernels_of_channels_do_not_take_is_refused_in_words():
+    x, wide = jnp.zeros((1, 3, 5)), jnp.zeros((1, 3, 1, 257), jnp.bfloat16)
+    refusals = {
+        "selective_scan: .* N may be at most 32, not 33": (x, x, jnp.zeros((5, 33)), *[jnp.zeros((1, 3, 33))] * 2),
+        "linear_scan: .* a and x are float16 and float16": (x.astype("float16"),) * 2,
+        "short_conv: .* W may be at most 8, not 9": (x, jnp.zeros((9, 5))),
+        "mlstm: .* K and V may be at most 256, not 257": (wide, wide, wide, wide[..., 0], wide[..., 0]),
+    }
+    with kernels.interpret_gpu():
+        for reason, arguments in refusals.items():
+            with pytest.raises(ValueError, match=reason):
+                getattr(kernels, reason.split(":")[0])(*arguments, impl="pallas_gpu")

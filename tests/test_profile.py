@@ -125,7 +125,7 @@ def test_the_record_of_a_tpu_keeps_what_was_not_counted_again(tmp_path, capsys, 
     kernel.slots.update({"VLOAD:FILL": 3, "VSTORE:SPILL": 2})
     found = {False: "ValueError: more than its memory", True: Compiled((kernel,), 5, 0)}
     monkeypatch.setattr(tpu, "count", lambda points, _: [found[point.backward] for point in points])
-    monkeypatch.setattr(tpu, "installed", lambda _: False)
+    monkeypatch.setattr(tpu, "installed", lambda _: {})
     run = ["profile", "tpu", "--shapes", "100,2,64,64", "--record", str(tmp_path / "tpu.json"), "--ops"]
     assert parse([*run, "gla scalar"])() == 0
     assert parse([*run, "delta vector,delta vector tokamax"])() == 0

@@ -4,7 +4,6 @@ import json
 import platform
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from rich.table import Table
 from ..errors import UserError, nearest
 from ..executor import Event, cores
 from ..progress import Board
-from ..rundir import versions, write_json
+from ..rundir import installed, versions, write_json
 from .schedule import GENERATIONS, Compiled, count
 from .workloads import PEERS, WORKLOADS, Point, Size
 
@@ -107,7 +106,7 @@ def measure(ops: Sequence[str], generations: Sequence[str], sizes: Sequence[Size
 def _count(generation: str, op: str, size: Size) -> Iterator[Row]:
     points = [Point(op, size, backward) for backward in (False, True)]
     package = WORKLOADS[op].package
-    counted = [MISSING] * 2 if package and not installed(package) else count(points, generation)
+    counted = [MISSING] * 2 if package and not installed([package]) else count(points, generation)
     for point, one in zip(points, counted, strict=True):
         which = {"TPU": generation, "op": op, **size._asdict(), "pass": PASSES[point.backward]}
         yield which | ({"missing": one} if isinstance(one, str) else figures(generation, point, one))
@@ -173,16 +172,7 @@ def _which(row: Row) -> tuple[int, ...]:
 
 def peer_versions() -> dict[str, str]:
     """Of the compiler, and of the peers that are installed."""
-    packages = dict.fromkeys(["libtpu", *(peer.package for peer in PEERS.values() if peer.package)])
-    return {package: metadata.version(package) for package in packages if installed(package)}
-
-
-def installed(package: str) -> bool:
-    """Whether there is a package of this name."""
-    try:
-        return bool(metadata.version(package))
-    except metadata.PackageNotFoundError:
-        return False
+    return installed(dict.fromkeys(["libtpu", *(peer.package for peer in PEERS.values() if peer.package)]))
 
 
 def size_of(text: str) -> Size:

@@ -30,7 +30,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from ...errors import UserError, nearest
-from ...rundir import git_revision, versions
+from ...rundir import git_revision, installed, versions
 from . import peers, step
 from .isolate import isolated
 from .measure import FULL, QUICK, card
@@ -107,7 +107,8 @@ def described() -> dict[str, Any]:
         driver = ""
     return {
         "device": device.device_kind, "platform": device.platform, "driver": driver,
-        "runtime": device.client.platform_version, "versions": versions() | peers.versions(), "git": git_revision(),
+        "runtime": device.client.platform_version, "versions": versions() | installed(peers.PACKAGES),
+        "git": git_revision(),
     }  # fmt: skip
 
 

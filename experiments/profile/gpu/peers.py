@@ -3,7 +3,7 @@
 import importlib
 from collections.abc import Callable, Mapping
 from functools import partial
-from importlib import metadata, util
+from importlib import util
 from typing import Any
 
 import jax
@@ -79,14 +79,3 @@ def contestants(name: str) -> dict[str, Contestant]:
             call = getattr(importlib.import_module(f"jla.ops.mosaic_gpu.{module}"), function)
             found["jla mosaic_gpu"] = of_jax(partial(adapter, call))
     return found | pytorch.contestants(name)
-
-
-def versions() -> dict[str, str]:
-    """Of the peers that are installed, and of what they run on."""
-    found = {}
-    for name in PACKAGES:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return found
