@@ -8,7 +8,7 @@ from functools import partial
 import jax
 
 from .. import gpu
-from ..gpu import spans, wy
+from ..gpu import span_states, spans, wy
 from ..gpu.decay import sums
 from . import arguments, gpu_scalar
 from .arguments import OUTPUTS, axes
@@ -39,7 +39,7 @@ def _passes(S, scale, q, k, v, _, g, first, border):
 
 def _run(S, scale, keep, q, k, v, g, first, border):
     upto = sums(g, border)
-    first, across = spans.entering(S, {"k": k, "v": v, "sums": upto}, first)
+    first, across = span_states.entering(S, {"k": k, "v": v, "sums": upto}, first)
     y, last, *kept = gpu_scalar.forward(scale, keep, q, k, v, upto, first)
     return (y, spans.of_span(S, -1, last)), (q, k, v, upto, across, *kept)
 
@@ -51,7 +51,7 @@ def _forward(S, scale, q, k, v, _, g, first, border):
 def _backward(S, scale, residuals, cotangents):
     q, k, v, upto, across, kept = residuals
     dy, dlast = cotangents
-    dlast = spans.leaving(S, scale, {"q": q, "sums": upto}, dy, dlast, across)
+    dlast = span_states.leaving(S, scale, {"q": q, "sums": upto}, dy, dlast, across)
     dq, dk, dv, dg, dfirst = gpu_scalar.backward(scale, q, k, v, dy, kept, upto, dlast)
     return wy.joined(q, dq), wy.joined(k, dk), dv.astype(v.dtype), None, dg, spans.of_span(S, 0, dfirst), None
 

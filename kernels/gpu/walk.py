@@ -7,14 +7,13 @@ weights P, with the scale in them, and the inverse X, ``[B, H, N, 64, 64]``; of 
 follows, all V columns are independent, so that a block has 64 of them and all of K.
 
 The decays are ``sums``, by ``gpu.decay.sums``, and are then applied here to rows of tiles in registers; or they differ
-by channel and are in q, a and k already, and ``through`` is ``[B, H, N, K]``. Then ``weight`` ``[B, H, N, 64]``, if it is
-there, multiplies what a token writes.
+by channel and are in q, a and k already, and ``through`` is ``[B, H, N, K]``. Beside ``sums`` there may be ``weight``,
+``[B, H, N, 64]``, which multiplies what a token writes.
 
 Where only a state is asked for, of some of the rows of the batch, what is not needed for it is neither there nor made.
 """
 
 import functools
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -37,20 +36,10 @@ from .mosaic import (
     shared,
     transposed,
 )  # fmt: skip
+from .spans import Rows
 
 Arrays = dict[str, jax.Array]
 """q, k, v, P, sums or through, and of what erases a and X. Those of tokens are ``[B, T, heads, K or V]``."""
-
-
-class Rows(NamedTuple):
-    """Which rows of the batch are walked through: of every ``S`` all but the first, or all but the last."""
-
-    S: int
-    skips_first: bool
-
-    def __call__(self, b):
-        """Where the b-th of them is."""
-        return b + b // (self.S - 1) + self.skips_first
 
 
 def _buffers(K: int) -> int:
@@ -143,8 +132,9 @@ def _forward_kernel(scale: float, keep: int, rows: Rows | None, names: tuple[str
 
 def _forward(scale: float, keep: int, rows: Rows | None, x: Arrays, first: jax.Array, outputs: list) -> list[jax.Array]:
     B, H, K, V = first.shape
+    name = "states_forward" if "q" in x else "spans_forward"
     return call(
-        functools.partial(_forward_kernel, scale, keep, rows, tuple(x)), "states_forward" if "q" in x else "spans_forward",
+        functools.partial(_forward_kernel, scale, keep, rows, tuple(x)), name,
         grid={"batch": B, "head": H, "column": V // TILE}, outputs=outputs,
         scratch=[shared(K, TILE), *[shared(TILE, TILE)] * (3 if "a" in x else 2)],
     )(*x.values(), first)  # fmt: skip

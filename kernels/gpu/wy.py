@@ -11,7 +11,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 
-from . import spans, vector_weights, walk, weights
+from . import span_states, spans, vector_weights, walk, weights
 from .decay import sums
 from .mosaic import TILE
 
@@ -61,7 +61,7 @@ def _walk(undecayed, S, scale, keep, q, k, v, a, g, first, border):
         gates = upto = sums(g, border)
         P, X = weights.forward(scale, q, k, a, upto)
         x = {"q": q, "k": k, "v": v, "a": a, "P": P, "X": X, "sums": upto}
-    first, across = spans.entering(S, x, first)
+    first, across = span_states.entering(S, x, first)
     y, last, *kept = walk.forward(scale, keep, x, first)
     return (y, spans.of_span(S, -1, last)), (q, k, a, gates, x, across, *kept)
 
@@ -73,7 +73,7 @@ def _forward(undecayed, S, scale, *arguments):
 def _backward(undecayed, S, scale, residuals, cotangents):
     q, k, a, gates, x, across, states, *u = residuals
     u, (dy, dlast) = u[0] if u else x["v"], cotangents
-    dlast = spans.leaving(S, scale, x, dy, dlast, across)
+    dlast = span_states.leaving(S, scale, x, dy, dlast, across)
     dv, dstates, dfirst = walk.backward(scale, x, dy, dlast)
     walked = u, dv, dy, states, dstates
     if "through" in x:
