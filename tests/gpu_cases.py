@@ -131,6 +131,76 @@ FURTHER = {
 """What else is interpreted by ``-m exhaustive``."""
 
 
+def slow(make, name="g", by=32.0):
+    """The arguments with decays that leave something of a state after two spans."""
+
+    def slower(rng):
+        made = make(rng)
+        return made | {name: made[name] / by}
+
+    return slower
+
+
+# Of the spans forward and backward; with lengths of their own, for which no jitted function was traced unsplit.
+SPLIT = {
+    "gla": (
+        ((2,), BFLOAT16("gate", slow(gla(1, 71, 2, 1, 64, 64, rank="BTH")))),
+    ),
+    "delta_rule": (
+        ((2,), BFLOAT16("gate, packed", slow(delta.inputs(1, 98, 1, 1, 64, 64, rank="BTH", ids=[IDS[0][:98]]), by=8))),
+    ),
+    "linear_scan": (
+        ((2, 2), Case("packed, reverse", linear_scan(1, 51, 5, decay="none", state=True, ids=packed(36)),
+                      {"reverse": True})),
+    ),
+    "selective_scan": (
+        ((2, 2), Case("slow", slow(selective_scan(1, 31, 5, 3, state=True), "A"))),
+    ),
+    "mlstm": (
+        ((2,), MLSTM("open", mlstm(1, 68, 1, 1, 64, 64, f="open"))),
+    ),
+}  # fmt: skip
+SPLIT_FURTHER = {
+    "gla": (
+        ((3,), BFLOAT16("no gate, bonus", gla(2, 140, 2, 2, 64, 64, bonus=True))),
+        ((3,), BFLOAT16("strong gates", gla(1, 140, 2, 2, 64, 64, rank="BTH", gate="strong"))),
+        ((2,), BFLOAT16("packed", gla(1, 97, 2, 1, 64, 128, rank="BTH", gate="half strong", ids=[IDS[0][:97]]))),
+        ((3,), BFLOAT16("a gate a head, wide keys", gla(1, 140, 2, 1, 128, 40, rank="H"))),
+        ((3,), BFLOAT16("vector gate", slow(gla(2, 140, 2, 1, 64, 64, rank="BTHK")))),
+        ((2,), BFLOAT16("packed, vector gate", gla(1, 97, 2, 1, 64, 128, rank="BTHK", gate="half strong",
+                                                  ids=[IDS[0][:97]]))),
+    ),
+    "delta_rule": (
+        ((3,), BFLOAT16("no gate, wide keys", delta.inputs(1, 130, 1, 1, 128, 40))),
+        ((3,), BFLOAT16("several rows", slow(delta.inputs(2, 130, 2, 1, 64, 128, rank="BTH"), by=8))),
+        ((3,), BFLOAT16("vector gate", slow(delta.inputs(2, 130, 2, 1, 64, 64, rank="BTHK"), by=8))),
+        ((2,), BFLOAT16("undecayed read, packed", slow(delta.inputs(
+            1, 98, 2, 1, 64, 64, rank="BTH", erase_key=2, ids=[IDS[0][:98]]), by=8), UNDECAYED)),
+        ((2,), BFLOAT16("strong gates", delta.inputs(1, 98, 1, 1, 64, 64, rank="BTH", gate="strong"))),
+    ),
+    "dplr": (
+        ((3,), BFLOAT16("slow", slow(dplr.inputs(2, 90, 1, 1, 64, 64)))),
+        ((2,), BFLOAT16("packed", dplr.inputs(1, 98, 2, 1, 64, 64, gate="half strong", ids=[IDS[0][:98]]))),
+    ),
+    "linear_scan": (
+        ((2, 3), SCAN("packed, strong", linear_scan(1, 94, 130, decay="strong", state=True, ids=packed(79)))),
+        ((3, 3), Case("complex", linear_scan(2, 50, 5, state=True, turned=ALL, decay="none"), dtype="complex64")),
+        ((3, 2), Case("complex, reverse", linear_scan(2, 51, 5, state=True, turned=ALL, decay="none"),
+                      {"reverse": True}, dtype="complex64")),
+    ),
+    "selective_scan": (
+        ((3, 2), SCAN("packed, strong", selective_scan(1, 60, 5, 3, strong=True, state=True, ids=packed(45)))),
+        ((3, 3), Case("many states, several rows", slow(selective_scan(2, 35, 5, 9, state=True), "A"))),
+    ),
+    "mlstm": (
+        ((3,), MLSTM("packed", mlstm(1, 150, 2, 1, 64, 40, f="open", ids=packed(135)))),
+        ((3,), MLSTM("wide, scaled, several rows", mlstm(2, 140, 1, 1, 128, 70, scale=True, f="open"))),
+        ((3,), MLSTM("extreme input gates", mlstm(1, 140, 1, 1, 64, 64, i="extreme", f="half closed"))),
+    ),
+}  # fmt: skip
+"""What else is interpreted split by ``-m exhaustive``."""
+
+
 def lowered():
     """Op, case, and the least number of kernels in it and its gradient."""
     exhaustive = lambda rare: [pytest.mark.exhaustive] if rare else []  # noqa: E731
@@ -158,3 +228,14 @@ def lowered():
         ("mlstm", mlstm(1, 128, 2, 1, 256, 256), "bfloat16"),
     ):
         yield pytest.param(op, Case(dtype, inputs, dtype=dtype), 2)
+    for rare, op, inputs, kernels in (
+        (False, "gla", gla(1, 4096, 1, 1, 64, 64, rank="BTH"), 4),
+        (True, "gla", gla(1, 4096, 1, 1, 64, 64, rank="BTHK"), 6),
+        (True, "delta_rule", delta.inputs(1, 4096, 1, 1, 64, 64, rank="BTH"), 7),
+        (True, "delta_rule", delta.inputs(1, 4096, 1, 1, 256, 256, rank="BTHK"), 7),
+        (True, "selective_scan", selective_scan(1, 8192, 128, 16, state=True, ids=[[0] * 8192]), 4),
+        (True, "linear_scan", linear_scan(1, 8192, 128, state=True, turned=ALL), 4),
+        (True, "mlstm", mlstm(1, 4096, 1, 1, 64, 64), 4),
+    ):
+        dtype = "complex64" if op == "linear_scan" else "bfloat16"
+        yield pytest.param(op, Case("split", inputs, dtype=dtype), kernels, marks=exhaustive(rare))

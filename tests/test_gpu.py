@@ -4,14 +4,16 @@ On a GPU the same cases run on the card: there all that a kernel supports pass b
 """
 
 import contextlib
+import itertools
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from gpu_cases import FURTHER, INTERPRETED, lowered
+from gpu_cases import FURTHER, INTERPRETED, SPLIT, SPLIT_FURTHER, lowered
 from subquad import kernels
 from subquad.kernels import dispatch, gpu
+from subquad.kernels.gpu import spans
 from subquad.kernels.sparse_attention import Window, pallas_gpu, xla
 from test_ops import CASES, call, check, definition, draw, everything
 
@@ -50,6 +52,43 @@ def test_kernel_agrees_with_the_definition(op, case):
             pytest.skip(reason)
         found = jax.block_until_ready(jax.jit(everything(op, "pallas_gpu", case))(given, cotangents))
     check(op, "pallas_gpu", case, found, definition(op, case, given, cotangents))
+
+
+@pytest.mark.parametrize(
+    ("op", "S", "case"),
+    [
+        pytest.param(op, S, case, id=f"{op}-{case.name}", marks=marks)
+        for kinds, marks in ((SPLIT, []), (SPLIT_FURTHER, [pytest.mark.exhaustive]))
+        for op, cases in kinds.items()
+        for S, case in cases
+    ],
+)
+def test_a_sequence_split_over_blocks_agrees_with_the_definition(op, S, case, monkeypatch):
+    asked = itertools.cycle(S)
+    monkeypatch.setattr(spans, "count", lambda *_: next(asked))
+    given, cotangents = draw(op, case, seed=0)
+    with contextlib.nullcontext() if ON_A_GPU else kernels.interpret_gpu():
+        found = jax.block_until_ready(jax.jit(everything(op, "pallas_gpu", case))(given, cotangents))
+    check(op, "pallas_gpu", case, found, definition(op, case, given, cotangents))
+
+
+@pytest.mark.parametrize(
+    ("blocks", "tokens", "price", "S"),
+    [
+        (32, 32768, 1 / 3, 4),
+        (32, 32768, 1.26, 4),
+        (128, 4096, 1 / 3, 1),  # the card is full
+        (64, 4096, 0.9, 1),  # two spans fill it, but the first pass costs all that this gains
+        (64, 4096, 0.25, 2),
+        (32, 2048, 1 / 3, 1),  # short
+        (1, 64, 1 / 3, 1),
+    ],
+)
+def test_a_sequence_is_split_where_that_gains_by_count(blocks, tokens, price, S):
+    with elsewhere(H100):
+        assert spans.count(blocks, tokens, price) == S
+    with kernels.interpret_gpu():
+        assert spans.count(blocks, tokens, price) == 1
 
 
 @pytest.mark.parametrize(("op", "case", "passes"), list(lowered()))

@@ -27,7 +27,7 @@ def _with_borders(g: jax.Array, border: jax.Array | None) -> jax.Array:
 
 
 def passed(g: jax.Array, border: jax.Array | None) -> tuple[jax.Array, jax.Array]:
-    """The decays ``[B, T, H]`` from each token to the end, and from before the beginning to each: of sums over just that."""
+    """The decays from each token to the end, and from before the beginning to it, ``[B, T, H]``."""
     g = _with_borders(g, border)
     after = jnp.flip(jnp.cumsum(jnp.flip(jnp.pad(g[:, 1:], ((0, 0), (0, 1), (0, 0))), 1), 1), 1)
     return jnp.exp2(after), jnp.exp2(jnp.cumsum(g, 1))
