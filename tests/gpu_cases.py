@@ -147,7 +147,7 @@ SPLIT = {
         ((2,), BFLOAT16("gate", slow(gla(1, 71, 2, 1, 64, 64, rank="BTH")))),
     ),
     "delta_rule": (
-        ((2,), BFLOAT16("gate, packed", slow(delta.inputs(1, 98, 1, 1, 64, 64, rank="BTH", ids=[IDS[0][:98]]), by=8))),
+        ((2,), BFLOAT16("gate", slow(delta.inputs(1, 76, 1, 1, 64, 64, rank="BTH")))),
     ),
     "linear_scan": (
         ((2, 2), Case("packed, reverse", linear_scan(1, 51, 5, decay="none", state=True, ids=packed(36)),
@@ -171,6 +171,7 @@ SPLIT_FURTHER = {
                                                   ids=[IDS[0][:97]]))),
     ),
     "delta_rule": (
+        ((2,), BFLOAT16("packed", slow(delta.inputs(1, 98, 1, 1, 64, 64, rank="BTH", ids=[IDS[0][:98]]), by=8))),
         ((3,), BFLOAT16("no gate, wide keys", delta.inputs(1, 130, 1, 1, 128, 40))),
         ((3,), BFLOAT16("several rows", slow(delta.inputs(2, 130, 2, 1, 64, 128, rank="BTH"), by=8))),
         ((3,), BFLOAT16("vector gate", slow(delta.inputs(2, 130, 2, 1, 64, 64, rank="BTHK"), by=8))),
