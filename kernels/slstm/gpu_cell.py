@@ -1,0 +1,212 @@
+"""The GPU kernels of sLSTM: a block walks over all tokens of a head and of 8 sequences, the matrices in shared memory.
+
+The matrices are the left factor of a product, 64 rows a warpgroup and gate; what changes with every token is the right
+one, sequences in its columns. So a warpgroup has the four gates and the state of its own 64 channels in registers, and
+what the others must know, the hidden state or backward the gradients of the pre-activations, goes through one of two
+buffers in turn. In it numbers are sums of bfloat16 terms, side by side: the product costs what it costs to read the
+matrices, whatever stands in its columns. What the next token needs is read while a token waits for its product.
+
+Arrays are ``[H, blocks of sequences, T, warpgroups, parts, 64, 8]``. The state is held as on TPUs, see ``tpu_cell``.
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.experimental import pallas as pl
+from jax.experimental.pallas import mosaic_gpu as plgpu
+
+from ..gpu import mosaic
+from ..gpu.mosaic import LAYOUT, TILE
+from .arguments import PARTS
+
+SEQUENCES = 8
+"""Of a block: the fewest columns that a product has."""
+KEPT = 6
+"""Of a token for the backward pass: sigmoid(o), q before it, α, ω, sigmoid(-f) and tanh(z)."""
+
+
+class Plan(NamedTuple):
+    """Everything static about a call."""
+
+    groups: int
+    """Warpgroups of a block, each of which has 64 channels."""
+    terms: int
+    """How many bfloat16 numbers make one of R."""
+    masked: bool
+    """Whether tokens are marked: 1 where the state is reset before them, -1 where it holds."""
+
+    @property
+    def D(self) -> int:
+        """Channels of a head, padded."""
+        return self.groups * TILE
+
+    @property
+    def copies(self) -> int:
+        """How many bfloat16 numbers make one of what meets R: a power of two, for the sake of its layout."""
+        return 2 if self.terms == 1 else 4
+
+    @property
+    def columns(self) -> int:
+        """Of the right factor."""
+        return self.copies * SEQUENCES
+
+    @property
+    def memory(self) -> int:
+        """Bytes of shared memory that the backward pass takes, which takes more."""
+        return 2 * PARTS * self.D * (self.terms * self.D + 2 * self.columns)
+
+    def scratch(self, rows: int, inner: int) -> list[Any]:
+        """Matrices of so many rows a warpgroup, two right factors, and barriers: one's copy has come, all are there."""
+        transforms = plgpu.TilingTransform((8, self.columns)), plgpu.SwizzleTransform(2 * self.columns)  # pyright: ignore[reportAbstractUsage]
+        shared = lambda *shape: plgpu.SMEM(shape, jnp.bfloat16, transforms=transforms)  # noqa: E731
+        return [
+            shared(self.groups, self.terms, rows, inner),
+            shared(2, inner, self.columns),
+            plgpu.Barrier(num_arrivals=1, num_barriers=self.groups),
+            plgpu.Barrier(num_arrivals=self.groups),
+        ]
+
+
+class _Block:
+    """Where a warpgroup is, and what it does with the others."""
+
+    def __init__(self, plan: Plan, R, marks, weights, factors, copied, met):
+        self.plan, self.marks, self.factors, self.met = plan, marks, factors, met
+        self.head, self.block, self.group = (lax.axis_index(name) for name in ("head", "block", "group"))
+        self.weights = weights.at[self.group]
+        plgpu.copy_gmem_to_smem(R.at[self.head, self.group], self.weights, copied.at[self.group])
+        plgpu.barrier_wait(copied.at[self.group])
+
+    def at(self, ref, t) -> Any:
+        """The parts of a token."""
+        return ref.at[self.head, self.block, t, self.group]
+
+    def load(self, ref, t) -> tuple[jax.Array, ...]:
+        """The same in registers."""
+        ref = self.at(ref, t)
+        return tuple(plgpu.load(ref.at[n], layout=LAYOUT, optimized=False) for n in range(ref.shape[0]))
+
+    def mark(self, t) -> tuple[jax.Array, ...]:
+        """The marks of a token, if there are any."""
+        if self.marks is None:
+            return ()
+        return (mosaic.load(self.marks.at[self.block, t], LAYOUT.reduce(0), optimized=False),)
+
+    def product(self, t, parts: list[jax.Array]) -> list[jax.Array]:
+        """Of the matrices and what all warpgroups have for the token: the rows of this one, 64 by 64."""
+        factor, own = self.factors.at[lax.rem(t, 2)], len(parts) * TILE
+        for n, x in enumerate(parts):
+            terms = []
+            for _ in range(self.plan.copies):
+                terms.append(x.astype(jnp.bfloat16))
+                x = x - terms[-1].astype(jnp.float32)
+            factor[pl.ds(self.group * own + n * TILE, TILE)] = jnp.concatenate(terms, 1)
+        plgpu.commit_smem()
+        if self.plan.groups > 1:
+            plgpu.barrier_arrive(self.met)
+            plgpu.barrier_wait(self.met)
+
+        def multiply(total):
+            for s in reversed(range(self.plan.terms)):
+                plgpu.wgmma(total, self.weights.at[s], factor)
+            return total[...]
+
+        rows = self.weights.shape[1]
+        total = pl.run_scoped(multiply, plgpu.WGMMAAccumulatorRef((rows, self.plan.columns), jnp.float32))
+        found = []
+        for start in range(0, rows, TILE):
+            some = total[start : start + TILE]
+            terms = [some[:, n * SEQUENCES : (n + 1) * SEQUENCES] for n in reversed(range(self.plan.copies))]
+            found.append(sum(terms[1:], terms[0]))
+        return found
+
+
+def _spread(mark: tuple[jax.Array, ...]) -> jax.Array | None:
+    return lax.broadcast_in_dim(mark[0], (TILE, SEQUENCES), [1]) if mark else None
+
+
+def _cell(pre: list[jax.Array], q: jax.Array, n: jax.Array, m: jax.Array) -> tuple[tuple, tuple]:
+    """The state after a token, from its pre-activations and the state before, and what is kept."""
+    i, f, z, o = pre
+    small = jnp.exp(-jnp.abs(f))
+    kept = jnp.minimum(f, 0.0) - jnp.log(1.0 + small) + m
+    empty = n == 0.0
+    unit = jnp.where(empty, i, jnp.maximum(kept, i))
+    remains, write = jnp.where(empty, 0.0, jnp.exp(kept - unit)) * n, jnp.exp(i - unit)
+    after = remains + write
+    alpha, omega, z, o = remains / after, write / after, jnp.tanh(z), 1.0 / (1.0 + jnp.exp(-o))
+    before = jnp.where(empty, 0.0, q)
+    mixed = before + omega * (z - before)
+    fading = jnp.where(f > 0.0, small, 1.0) / (1.0 + small)
+    return (mixed, after, o * mixed, unit), (o, before, alpha, omega, fading, z)
+
+
+def forward_kernel(plan: Plan, keep: bool, gates, R, *refs) -> None:
+    """All tokens of a head of some sequences."""
+    marks, refs = (refs[0], refs[1:]) if plan.masked else (None, refs)
+    first, y, last, *refs = refs
+    kept, refs = (refs[0], refs[1:]) if keep else (None, refs)
+    here, T = _Block(plan, R, marks, *refs), gates.shape[2]
+
+    def step(t, carry):
+        (q, n, h, m), x, mark = carry
+        soon = jnp.minimum(t + 1, T - 1)
+        ahead = here.load(gates, soon), here.mark(soon)
+        mark = _spread(mark)
+        if mark is not None:
+            n, h = (jnp.where(mark > 0.0, 0.0, part) for part in (n, h))
+        u = here.product(t, [h])
+        pre = [a.astype(jnp.float32) + b for a, b in zip(x, u, strict=True)]
+        state, found = _cell(pre, q, n, m)
+        if mark is not None:
+            state = tuple(jnp.where(mark < 0.0, a, b) for a, b in zip((q, n, h, m), state, strict=True))
+        here.at(y, t)[0] = state[2].astype(y.dtype)
+        if kept is not None:
+            for k, part in enumerate(found):
+                here.at(kept, t)[k] = part
+        return state, *ahead
+
+    state, _, _ = lax.fori_loop(0, T, step, (here.load(first, 0), here.load(gates, 0), here.mark(0)))
+    for k, part in enumerate(state):
+        here.at(last, 0)[k] = part
+
+
+def backward_kernel(plan: Plan, kept, R, *refs) -> None:
+    """The last token first; the state's cotangents are those of q, ``log n + m`` and h."""
+    marks, refs = (refs[0], refs[1:]) if plan.masked else (None, refs)
+    dy, dlast, dx, dfirst, *refs = refs
+    here, T = _Block(plan, R, marks, *refs), kept.shape[2]
+    load = lambda t: ((*here.load(kept, t), *here.load(dy, t)), here.mark(t))  # noqa: E731
+
+    def step(s, carry):
+        (dq, dlog, dh), (o, q, alpha, omega, fading, z, dy), mark = carry
+        t = T - 1 - s
+        ahead = load(jnp.maximum(t - 1, 0))
+        mark = _spread(mark)
+        all_dh = dh + dy.astype(jnp.float32)
+        dmixed = dq + all_dh * o
+        moved = dmixed * alpha * omega * (z - q)
+        back = alpha * dlog - moved
+        mixed = q + omega * (z - q)
+        dpre = [
+            moved + omega * dlog,
+            back * fading,
+            dmixed * omega * (1.0 - z * z),
+            all_dh * mixed * o * (1.0 - o),
+        ]
+        if mark is not None:
+            dpre = [jnp.where(mark < 0.0, 0.0, part) for part in dpre]
+        for k, part in enumerate(dpre):
+            here.at(dx, t)[k] = part.astype(dx.dtype)
+        (through,) = here.product(t, dpre)
+        found = alpha * dmixed, back, through
+        if mark is not None:
+            found = *found[:2], jnp.where(mark > 0.0, 0.0, through)
+            found = tuple(jnp.where(mark < 0.0, a, b) for a, b in zip((dq, dlog, dh), found, strict=True))
+        return found, *ahead
+
+    found, _, _ = lax.fori_loop(0, T, step, (here.load(dlast, 0)[:3], *load(T - 1)))
+    for k, part in enumerate(found):
+        here.at(dfirst, 0)[k] = part
