@@ -118,11 +118,14 @@ def test_tiles_of_which_nothing_is_seen_are_skipped(lengths):
 
 def test_what_kernels_of_channels_do_not_take_is_refused_in_words():
     x, wide = jnp.zeros((1, 3, 5)), jnp.zeros((1, 3, 1, 257), jnp.bfloat16)
+    gates, r = (lambda n: jnp.zeros((1, 3, 1, 4, n))), (lambda n, dtype: jnp.zeros((1, 4, n, n), dtype))
     refusals = {
         "selective_scan: .* N may be at most 32, not 33": (x, x, jnp.zeros((5, 33)), *[jnp.zeros((1, 3, 33))] * 2),
         "linear_scan: .* a and x are float16 and float16": (x.astype("float16"),) * 2,
         "short_conv: .* W may be at most 8, not 9": (x, jnp.zeros((9, 5))),
         "mlstm: .* K and V may be at most 256, not 257": (wide, wide, wide, wide[..., 0], wide[..., 0]),
+        "slstm: .* width 129 in bfloat16 do not fit into shared memory": (gates(129), r(129, "bfloat16")),
+        "slstm: .* width 65 in float32 do not fit into shared memory": (gates(65), r(65, "float32")),
     }
     with kernels.interpret_gpu():
         for reason, arguments in refusals.items():

@@ -44,7 +44,10 @@ def arguments(K: int, V: int) -> dict[str, dict]:
     ops = {"gla": qkv, "delta_rule": delta}
     named = {f"{op} {gate}": given | {"g": g} for op, given in ops.items() for gate, g in gates.items()}
     named |= {"dplr": {**qkv, "a": shape(K), "b": shape(K), "g": gates["vector"]}}
-    return named | ({"sparse_attention": qkv | {"mask": kernels.Window(100)}} if max(K, V) <= 128 else {})
+    if max(K, V) <= 128:
+        named |= {"sparse_attention": qkv | {"mask": kernels.Window(100)}}
+        named |= {"slstm": {"gates": shape(4, K), "r": jax.ShapeDtypeStruct((1, 4, K, K), jnp.bfloat16)}}
+    return named
 
 
 def compile_for(device, op: str, given: dict) -> None:

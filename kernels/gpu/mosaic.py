@@ -157,7 +157,7 @@ def call(
     barriers: bool = True,
     threads: dict[str, int] | None = None,
 ) -> Callable:
-    """``plgpu.kernel`` over a grid of named axes, with one warpgroup a block or with ``threads``: their axis and number.
+    """``plgpu.kernel`` over a grid of named axes, with one warpgroup a block or, by name, as many as ``threads`` says.
 
     The layouts are those that the kernel names: to infer them took the compiler minutes and more. Without ``barriers``
     threads wait for each other only where the kernel says so.

@@ -6,9 +6,10 @@ what the others must know, the hidden state or backward the gradients of the pre
 buffers in turn. In it numbers are sums of bfloat16 terms, side by side: the product costs what it costs to read the
 matrices, whatever stands in its columns. What the next token needs is read while a token waits for its product.
 
-Arrays are ``[H, blocks of sequences, T, warpgroups, parts, 64, 8]``. The state is held as on TPUs, see ``tpu_cell``.
+Arrays are ``[H, blocks of sequences, T, warpgroups, parts * 64, 8]``. The state is held as on TPUs, see ``tpu_cell``.
 """
 
+import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -62,7 +63,7 @@ class Plan(NamedTuple):
         transforms = plgpu.TilingTransform((8, self.columns)), plgpu.SwizzleTransform(2 * self.columns)  # pyright: ignore[reportAbstractUsage]
         shared = lambda *shape: plgpu.SMEM(shape, jnp.bfloat16, transforms=transforms)  # noqa: E731
         return [
-            shared(self.groups, self.terms, rows, inner),
+            shared(self.groups, self.terms * rows, inner),
             shared(2, inner, self.columns),
             plgpu.Barrier(num_arrivals=1, num_barriers=self.groups),
             plgpu.Barrier(num_arrivals=self.groups),
@@ -79,14 +80,13 @@ class _Block:
         plgpu.copy_gmem_to_smem(R.at[self.head, self.group], self.weights, copied.at[self.group])
         plgpu.barrier_wait(copied.at[self.group])
 
-    def at(self, ref, t) -> Any:
-        """The parts of a token."""
-        return ref.at[self.head, self.block, t, self.group]
+    def load(self, ref, t) -> jax.Array:
+        """What this warpgroup has of a token, in registers."""
+        return plgpu.load(ref.at[self.head, self.block, t, self.group], layout=LAYOUT, optimized=False)
 
-    def load(self, ref, t) -> tuple[jax.Array, ...]:
-        """The same in registers."""
-        ref = self.at(ref, t)
-        return tuple(plgpu.load(ref.at[n], layout=LAYOUT, optimized=False) for n in range(ref.shape[0]))
+    def store(self, ref, t, *parts: jax.Array) -> None:
+        """The same in memory."""
+        ref[self.head, self.block, t, self.group] = jnp.concatenate(parts, 0).astype(ref.dtype)
 
     def mark(self, t) -> tuple[jax.Array, ...]:
         """The marks of a token, if there are any."""
@@ -94,33 +94,32 @@ class _Block:
             return ()
         return (mosaic.load(self.marks.at[self.block, t], LAYOUT.reduce(0), optimized=False),)
 
-    def product(self, t, parts: list[jax.Array]) -> list[jax.Array]:
-        """Of the matrices and what all warpgroups have for the token: the rows of this one, 64 by 64."""
-        factor, own = self.factors.at[lax.rem(t, 2)], len(parts) * TILE
-        for n, x in enumerate(parts):
-            terms = []
-            for _ in range(self.plan.copies):
-                terms.append(x.astype(jnp.bfloat16))
-                x = x - terms[-1].astype(jnp.float32)
-            factor[pl.ds(self.group * own + n * TILE, TILE)] = jnp.concatenate(terms, 1)
+    def product(self, t, *parts: jax.Array) -> jax.Array:
+        """Of this warpgroup's rows of the matrices and what all have for the token."""
+        x, factor, terms = jnp.concatenate(parts, 0), self.factors.at[lax.rem(t, 2)], []
+        for _ in range(self.plan.copies):
+            terms.append(x.astype(jnp.bfloat16))
+            x = x - terms[-1].astype(jnp.float32)
+        own = x.shape[0]
+        factor[pl.ds(self.group * own, own)] = jnp.concatenate(terms, 1)
         plgpu.commit_smem()
         if self.plan.groups > 1:
             plgpu.barrier_arrive(self.met)
             plgpu.barrier_wait(self.met)
+        rows = self.weights.shape[0] // self.plan.terms
 
         def multiply(total):
             for s in reversed(range(self.plan.terms)):
-                plgpu.wgmma(total, self.weights.at[s], factor)
+                plgpu.wgmma(total, self.weights.at[pl.ds(s * rows, rows)], factor)
             return total[...]
 
-        rows = self.weights.shape[1]
         total = pl.run_scoped(multiply, plgpu.WGMMAAccumulatorRef((rows, self.plan.columns), jnp.float32))
-        found = []
-        for start in range(0, rows, TILE):
-            some = total[start : start + TILE]
-            terms = [some[:, n * SEQUENCES : (n + 1) * SEQUENCES] for n in reversed(range(self.plan.copies))]
-            found.append(sum(terms[1:], terms[0]))
-        return found
+        found = [total[:, n : n + SEQUENCES] for n in reversed(range(0, self.plan.columns, SEQUENCES))]
+        return functools.reduce(jnp.add, found)
+
+
+def _parts(x: jax.Array) -> list[jax.Array]:
+    return [x[n : n + TILE].astype(jnp.float32) for n in range(0, x.shape[0], TILE)]
 
 
 def _spread(mark: tuple[jax.Array, ...]) -> jax.Array | None:
@@ -143,7 +142,7 @@ def _cell(pre: list[jax.Array], q: jax.Array, n: jax.Array, m: jax.Array) -> tup
     return (mixed, after, o * mixed, unit), (o, before, alpha, omega, fading, z)
 
 
-def forward_kernel(plan: Plan, keep: bool, gates, R, *refs) -> None:
+def forward_kernel(keep: bool, plan: Plan, gates, R, *refs) -> None:
     """All tokens of a head of some sequences."""
     marks, refs = (refs[0], refs[1:]) if plan.masked else (None, refs)
     first, y, last, *refs = refs
@@ -157,20 +156,17 @@ def forward_kernel(plan: Plan, keep: bool, gates, R, *refs) -> None:
         mark = _spread(mark)
         if mark is not None:
             n, h = (jnp.where(mark > 0.0, 0.0, part) for part in (n, h))
-        u = here.product(t, [h])
-        pre = [a.astype(jnp.float32) + b for a, b in zip(x, u, strict=True)]
-        state, found = _cell(pre, q, n, m)
+        u = here.product(t, h)
+        state, found = _cell(_parts(x.astype(jnp.float32) + u), q, n, m)
         if mark is not None:
             state = tuple(jnp.where(mark < 0.0, a, b) for a, b in zip((q, n, h, m), state, strict=True))
-        here.at(y, t)[0] = state[2].astype(y.dtype)
+        here.store(y, t, state[2])
         if kept is not None:
-            for k, part in enumerate(found):
-                here.at(kept, t)[k] = part
+            here.store(kept, t, *found)
         return state, *ahead
 
-    state, _, _ = lax.fori_loop(0, T, step, (here.load(first, 0), here.load(gates, 0), here.mark(0)))
-    for k, part in enumerate(state):
-        here.at(last, 0)[k] = part
+    state, _, _ = lax.fori_loop(0, T, step, (tuple(_parts(here.load(first, 0))), here.load(gates, 0), here.mark(0)))
+    here.store(last, 0, *state)
 
 
 def backward_kernel(plan: Plan, kept, R, *refs) -> None:
@@ -178,35 +174,27 @@ def backward_kernel(plan: Plan, kept, R, *refs) -> None:
     marks, refs = (refs[0], refs[1:]) if plan.masked else (None, refs)
     dy, dlast, dx, dfirst, *refs = refs
     here, T = _Block(plan, R, marks, *refs), kept.shape[2]
-    load = lambda t: ((*here.load(kept, t), *here.load(dy, t)), here.mark(t))  # noqa: E731
+    load = lambda t: (here.load(kept, t), here.load(dy, t), here.mark(t))  # noqa: E731
 
     def step(s, carry):
-        (dq, dlog, dh), (o, q, alpha, omega, fading, z, dy), mark = carry
+        (dq, dlog, dh), found, dy, mark = carry
         t = T - 1 - s
         ahead = load(jnp.maximum(t - 1, 0))
-        mark = _spread(mark)
-        all_dh = dh + dy.astype(jnp.float32)
-        dmixed = dq + all_dh * o
+        mark, (o, q, alpha, omega, fading, z) = _spread(mark), _parts(found)
+        of_h = dh + dy.astype(jnp.float32)
+        dmixed = dq + of_h * o
         moved = dmixed * alpha * omega * (z - q)
         back = alpha * dlog - moved
         mixed = q + omega * (z - q)
-        dpre = [
-            moved + omega * dlog,
-            back * fading,
-            dmixed * omega * (1.0 - z * z),
-            all_dh * mixed * o * (1.0 - o),
-        ]
+        dpre = [moved + omega * dlog, back * fading, dmixed * omega * (1.0 - z * z), of_h * mixed * o * (1.0 - o)]
         if mark is not None:
             dpre = [jnp.where(mark < 0.0, 0.0, part) for part in dpre]
-        for k, part in enumerate(dpre):
-            here.at(dx, t)[k] = part.astype(dx.dtype)
-        (through,) = here.product(t, dpre)
-        found = alpha * dmixed, back, through
+        here.store(dx, t, *dpre)
+        found = alpha * dmixed, back, here.product(t, *dpre)
         if mark is not None:
-            found = *found[:2], jnp.where(mark > 0.0, 0.0, through)
+            found = *found[:2], jnp.where(mark > 0.0, 0.0, found[2])
             found = tuple(jnp.where(mark < 0.0, a, b) for a, b in zip((dq, dlog, dh), found, strict=True))
         return found, *ahead
 
-    found, _, _ = lax.fori_loop(0, T, step, (here.load(dlast, 0)[:3], *load(T - 1)))
-    for k, part in enumerate(found):
-        here.at(dfirst, 0)[k] = part
+    found, *_ = lax.fori_loop(0, T, step, (tuple(_parts(here.load(dlast, 0))[:3]), *load(T - 1)))
+    here.store(dfirst, 0, *found)

@@ -42,7 +42,7 @@ def unsupported(gates, r, **_) -> str | None:
 @jax.jit
 def run(gates, r, *, initial_state, segment_ids):
     """See ``slstm``."""
-    (B, _, H, _, D), marks, valid = gates.shape, None, None
+    (B, *_, D), marks, valid = gates.shape, None, None
     plan = plan_for(r, segment_ids is not None)
     if segment_ids is not None:
         seg = segments(segment_ids)
@@ -73,25 +73,25 @@ def _tokens(x: jax.Array) -> jax.Array:
 
 
 def _call(plan: Plan, kernel, name: str, arrays: list, outputs: list, R: jax.Array) -> list[jax.Array]:
-    """A kernel on arranged arrays, to such of so many parts; R is ``[H, warpgroups, terms, rows, inner]``."""
-    H, blocks, T, groups, _, *tile = arrays[0].shape
-    shape = lambda parts, dtype, tokens=T: ((H, blocks, tokens, groups, parts, *tile), dtype)  # noqa: E731
-    first, *more = (array for array in arrays if array is not None)
-    return mosaic.call(
-        partial(kernel, plan), name, grid={"head": H, "block": blocks}, outputs=[shape(*out) for out in outputs],
-        scratch=plan.scratch(*R.shape[3:]), barriers=False, threads={"group": groups},
+    """A kernel on arranged arrays and marks, to arrays of so many parts and tokens; R is by warpgroup and by row."""
+    H, blocks, _, groups, *_ = arrays[0].shape
+    whole = lambda x: x.reshape(*x.shape[:4], -1, SEQUENCES) if x.ndim == 7 else x  # noqa: E731
+    first, *more = (whole(x) for x in arrays if x is not None)
+    out = mosaic.call(
+        partial(kernel, plan), name, grid={"head": H, "block": blocks}, threads={"group": groups}, barriers=False,
+        outputs=[((H, blocks, T, groups, parts * TILE, SEQUENCES), dtype) for T, parts, dtype in outputs],
+        scratch=plan.scratch(R.shape[2] // plan.terms, R.shape[3]),
     )(first, R, *more)  # fmt: skip
+    return [x.reshape(*x.shape[:4], -1, TILE, SEQUENCES) for x in out]
 
 
 def _forward_pass(plan: Plan, gates, r, state, marks, *, keep: bool) -> list[jax.Array]:
     """y, the last state and, if it is to be kept, what the backward pass needs of each token."""
-    H, *_, D = r.shape
+    (H, *_, D), T, f32 = r.shape, gates.shape[2], jnp.float32
     R = split(r, plan.terms).reshape(-1, H, PARTS, plan.groups, TILE, D).transpose(1, 3, 0, 2, 4, 5)
-    R = R.reshape(H, plan.groups, plan.terms, PARTS * TILE, D)
-    f32 = jnp.float32
-    outputs = [(1, gates.dtype), (PARTS, f32, 1), *[(KEPT, f32)] * keep]
-    kernel = lambda plan, *refs: forward_kernel(plan, keep, *refs)  # noqa: E731
-    return _call(plan, kernel, "slstm_forward", [gates, marks, state], outputs, R)
+    R = R.reshape(H, plan.groups, -1, D)
+    outputs = [(T, 1, gates.dtype), (1, PARTS, f32), *[(T, KEPT, f32)] * keep]
+    return _call(plan, partial(forward_kernel, keep), "slstm_forward", [gates, marks, state], outputs, R)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
@@ -108,9 +108,11 @@ def _backward(plan: Plan, residuals, cotangents):
     (r, first, last, y, kept, marks), (dy, dlast) = residuals, cotangents
     H, *_, D = r.shape
     R = split(r, plan.terms).reshape(-1, H, PARTS, plan.groups, TILE, plan.groups, TILE).transpose(1, 5, 0, 6, 3, 2, 4)
-    R = R.reshape(H, plan.groups, plan.terms, TILE, PARTS * D)
+    R = R.reshape(H, plan.groups, -1, PARTS * D)
     arrays = [kept, marks, dy, of_logarithm(dlast, last, 4)]
-    dx, dfirst = _call(plan, backward_kernel, "slstm_backward", arrays, [(PARTS, dy.dtype), (3, jnp.float32, 1)], R)
+    dx, dfirst = _call(
+        plan, backward_kernel, "slstm_backward", arrays, [(dy.shape[2], PARTS, dy.dtype), (1, 3, jnp.float32)], R
+    )
     before = jnp.concatenate([first[:, :, :, :, 2:3].astype(y.dtype), y[:, :, :-1]], 2)
     if marks is not None:
         before = jnp.where((marks > 0)[:, :, None, None, None], 0, before)
