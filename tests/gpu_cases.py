@@ -79,9 +79,10 @@ INTERPRETED = {
         MLSTM("wide, scaled", mlstm(1, 40, 1, 1, 128, 70, scale=True)),
     ),
     "slstm": (
-        SLSTM("two blocks, wide, packed", slstm(9, 3, 1, 70, ids=[[2, 3, -1], *[[1, 1, 1], [-1, 1, 2]] * 4])),
+        SLSTM("wide, packed", slstm(1, 9, 1, 70, ids=[[-1, 2, 2, -1, 2, 3, 3, -1, -1]])),
+        SLSTM("shared blocks, packed", slstm(9, 2, 15, 5, ids=[[2, 3], *[[1, 1], [-1, 2]] * 4])),
         SLSTM("extreme gates", slstm(1, 9, 2, 40, i=None, f=None)),
-        Exact("float32, packed", slstm(2, 6, 1, 5, ids=SHORT)),
+        Exact("float32, packed", slstm(1, 6, 1, 5, ids=SHORT[1:])),
     ),
 }
 FURTHER = {
@@ -141,6 +142,8 @@ FURTHER = {
     "slstm": (
         SLSTM("long", slstm(1, 101, 1, 64, f=3.0)),
         SLSTM("widest", slstm(2, 9, 2, 128, ids=[[*[1] * 4, *[-1] * 2, *[2] * 3], [*[-1] * 3, *[7] * 6]])),
+        SLSTM("shared blocks, widest", slstm(9, 3, 15, 128)),
+        Exact("float32, shared blocks, packed", slstm(10, 6, 14, 5, ids=SHORT * 5)),
         SLSTM("one token, closed input gate, no state", slstm(2, 1, 1, 64, i=-100.0, state=False)),
         SLSTM("closed forget gate", slstm(2, 6, 1, 64, f=-100.0, ids=SHORT)),
         Exact("float32, closed input gate", slstm(2, 6, 2, 64, i=-100.0, ids=SHORT)),
@@ -175,7 +178,8 @@ def lowered():
         ("short_conv", short_conv(2, 64, 256, 8), "float32"),
         ("mlstm", mlstm(1, 128, 2, 1, 64, 128), "bfloat16"),
         ("mlstm", mlstm(1, 128, 2, 1, 256, 256), "bfloat16"),
-        ("slstm", slstm(9, 20, 2, 128), "bfloat16"),
-        ("slstm", slstm(9, 20, 2, 64, ids=[[0] * 20] * 9), "float32"),
+        ("slstm", slstm(2, 20, 2, 128), "bfloat16"),
+        ("slstm", slstm(9, 20, 15, 128), "bfloat16"),
+        ("slstm", slstm(2, 20, 2, 64, ids=[[0] * 20] * 2), "float32"),
     ):
         yield pytest.param(op, Case(dtype, inputs, dtype=dtype), 2)

@@ -46,7 +46,9 @@ def arguments(K: int, V: int) -> dict[str, dict]:
     named |= {"dplr": {**qkv, "a": shape(K), "b": shape(K), "g": gates["vector"]}}
     if max(K, V) <= 128:
         named |= {"sparse_attention": qkv | {"mask": kernels.Window(100)}}
-        named |= {"slstm": {"gates": shape(4, K), "r": jax.ShapeDtypeStruct((1, 4, K, K), jnp.bfloat16)}}
+        for what, B, H in (("a sequence", 1, 1), ("8", 9, 15)):
+            given = {"gates": (B, T, H, 4, K), "r": (H, 4, K, K)}
+            named[f"slstm {what}"] = {name: jax.ShapeDtypeStruct(x, jnp.bfloat16) for name, x in given.items()}
     return named
 
 

@@ -1,4 +1,4 @@
-"""The GPU kernels of sLSTM: a block walks over all tokens of a head and of 8 sequences, the matrices in shared memory.
+"""The GPU kernels of sLSTM: a block walks over all tokens of a head and of 1 or 8 sequences, its matrices on chip.
 
 The matrices are the left factor of a product, 64 rows a warpgroup and gate; what changes with every token is the right
 one, sequences in its columns. So a warpgroup has the four gates and the state of its own 64 channels in registers, and
@@ -6,7 +6,8 @@ what the others must know, the hidden state or backward the gradients of the pre
 buffers in turn. In it numbers are sums of bfloat16 terms, side by side: the product costs what it costs to read the
 matrices, whatever stands in its columns. What the next token needs is read while a token waits for its product.
 
-Arrays are ``[H, blocks of sequences, T, warpgroups, parts * 64, 8]``. The state is held as on TPUs, see ``tpu_cell``.
+Arrays are ``[H, blocks of sequences, T, warpgroups, parts * 64, 8]``. A block of one sequence has no last axis, and
+copies of it are the columns of its products. The state is held as on TPUs, see ``tpu_cell``.
 """
 
 import functools
@@ -22,8 +23,8 @@ from ..gpu import mosaic
 from ..gpu.mosaic import LAYOUT, TILE
 from .arguments import PARTS
 
-SEQUENCES = 8
-"""Of a block: the fewest columns that a product has."""
+COLUMNS = 8
+"""The fewest that a product has, a sequence in each."""
 KEPT = 6
 """Of a token for the backward pass: sigmoid(o), q before it, α, ω, sigmoid(-f) and tanh(z)."""
 
@@ -31,6 +32,8 @@ KEPT = 6
 class Plan(NamedTuple):
     """Everything static about a call."""
 
+    sequences: int
+    """Of a block, 1 or 8."""
     groups: int
     """Warpgroups of a block, each of which has 64 channels."""
     terms: int
@@ -51,7 +54,17 @@ class Plan(NamedTuple):
     @property
     def columns(self) -> int:
         """Of the right factor."""
-        return self.copies * SEQUENCES
+        return self.copies * COLUMNS
+
+    @property
+    def tile(self) -> tuple[int, ...]:
+        """The shape of 64 channels of a block's sequences."""
+        return (TILE, COLUMNS)[: 1 if self.sequences == 1 else 2]
+
+    @property
+    def layout(self) -> Any:
+        """How these lie in registers."""
+        return LAYOUT.reduce(1) if self.sequences == 1 else LAYOUT
 
     @property
     def memory(self) -> int:
@@ -82,7 +95,7 @@ class _Block:
 
     def load(self, ref, t) -> jax.Array:
         """What this warpgroup has of a token, in registers."""
-        return plgpu.load(ref.at[self.head, self.block, t, self.group], layout=LAYOUT, optimized=False)
+        return plgpu.load(ref.at[self.head, self.block, t, self.group], layout=self.plan.layout, optimized=False)
 
     def store(self, ref, t, *parts: jax.Array) -> None:
         """The same in memory."""
@@ -92,7 +105,13 @@ class _Block:
         """The marks of a token, if there are any."""
         if self.marks is None:
             return ()
+        if self.plan.sequences == 1:
+            return (self.marks[self.block, t, 0],)
         return (mosaic.load(self.marks.at[self.block, t], LAYOUT.reduce(0), optimized=False),)
+
+    def spread(self, mark: tuple[jax.Array, ...]) -> jax.Array | None:
+        """The same for all channels."""
+        return lax.broadcast_in_dim(mark[0], self.plan.tile, range(1, 1 + mark[0].ndim)) if mark else None
 
     def product(self, t, *parts: jax.Array) -> jax.Array:
         """Of this warpgroup's rows of the matrices and what all have for the token."""
@@ -101,6 +120,8 @@ class _Block:
             terms.append(x.astype(jnp.bfloat16))
             x = x - terms[-1].astype(jnp.float32)
         own = x.shape[0]
+        if x.ndim == 1:
+            terms = [lax.broadcast_in_dim(term, (own, COLUMNS), [0]) for term in terms]
         factor[pl.ds(self.group * own, own)] = jnp.concatenate(terms, 1)
         plgpu.commit_smem()
         if self.plan.groups > 1:
@@ -114,16 +135,13 @@ class _Block:
             return total[...]
 
         total = pl.run_scoped(multiply, plgpu.WGMMAAccumulatorRef((rows, self.plan.columns), jnp.float32))
-        found = [total[:, n : n + SEQUENCES] for n in reversed(range(0, self.plan.columns, SEQUENCES))]
-        return functools.reduce(jnp.add, found)
+        found = [total[:, n : n + COLUMNS] for n in reversed(range(0, self.plan.columns, COLUMNS))]
+        found = functools.reduce(jnp.add, found)
+        return jnp.max(found, 1) if x.ndim == 1 else found
 
 
 def _parts(x: jax.Array) -> list[jax.Array]:
     return [x[n : n + TILE].astype(jnp.float32) for n in range(0, x.shape[0], TILE)]
-
-
-def _spread(mark: tuple[jax.Array, ...]) -> jax.Array | None:
-    return lax.broadcast_in_dim(mark[0], (TILE, SEQUENCES), [1]) if mark else None
 
 
 def _cell(pre: list[jax.Array], q: jax.Array, n: jax.Array, m: jax.Array) -> tuple[tuple, tuple]:
@@ -153,7 +171,7 @@ def forward_kernel(keep: bool, plan: Plan, gates, R, *refs) -> None:
         (q, n, h, m), x, mark = carry
         soon = jnp.minimum(t + 1, T - 1)
         ahead = here.load(gates, soon), here.mark(soon)
-        mark = _spread(mark)
+        mark = here.spread(mark)
         if mark is not None:
             n, h = (jnp.where(mark > 0.0, 0.0, part) for part in (n, h))
         u = here.product(t, h)
@@ -180,7 +198,7 @@ def backward_kernel(plan: Plan, kept, R, *refs) -> None:
         (dq, dlog, dh), found, dy, mark = carry
         t = T - 1 - s
         ahead = load(jnp.maximum(t - 1, 0))
-        mark, (o, q, alpha, omega, fading, z) = _spread(mark), _parts(found)
+        mark, (o, q, alpha, omega, fading, z) = here.spread(mark), _parts(found)
         of_h = dh + dy.astype(jnp.float32)
         dmixed = dq + of_h * o
         moved = dmixed * alpha * omega * (z - q)
