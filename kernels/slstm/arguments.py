@@ -32,16 +32,21 @@ def leaving(state: jax.Array) -> SLSTMState:
 
 def of_logarithm(cotangents: jax.Array, state: jax.Array, axis: int) -> jax.Array:
     """That of ``log n`` in place of n's; the parts of the state are in an axis."""
-    dq, dn, dh, dm = jnp.moveaxis(cotangents, axis, 0)
-    return jnp.stack([dq, dn * jnp.take(state, 1, axis), dh, dm], axis)
+    dq, dn, dh, dm = _parts(cotangents, axis)
+    return jnp.stack([dq, dn * _parts(state, axis)[1], dh, dm], axis)
 
 
 def of_normaliser(cotangents: jax.Array, state: jax.Array, axis: int) -> jax.Array:
-    """The inverse: none where n is 0, and none of m."""
-    (dq, dlog, dh, dm), n = jnp.moveaxis(cotangents, axis, 0), jnp.take(state, 1, axis)
+    """The inverse: none where n is 0, and none of m, which cotangents may lack."""
+    dq, dlog, dh, *_ = _parts(cotangents, axis)
+    n = _parts(state, axis)[1]
     empty = n == 0
     dn = jnp.where(empty, 0, dlog / jnp.where(empty, 1, n))
-    return jnp.stack([dq, dn, dh, jnp.zeros_like(dm)], axis)
+    return jnp.stack([dq, dn, dh, jnp.zeros_like(n)], axis)
+
+
+def _parts(x: jax.Array, axis: int) -> list[jax.Array]:
+    return [jax.lax.index_in_dim(x, k, axis, keepdims=False) for k in range(x.shape[axis])]
 
 
 def split(x: jax.Array, terms: int) -> jax.Array:

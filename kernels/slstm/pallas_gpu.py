@@ -128,7 +128,6 @@ def _backward(plan: Plan, residuals, cotangents):
     dR = jnp.einsum(
         "hbtwpcs,hbtvqds->hpwcvd", dx.astype(low), before, precision=Precision.HIGHEST, preferred_element_type="float32"
     )
-    dfirst = jnp.pad(dfirst, [(0, 0)] * 4 + [(0, 1), (0, 0), (0, 0)])
     dmarks = None if marks is None else jnp.zeros_like(marks)
     return dx, dR.reshape(r.shape).astype(r.dtype), of_normaliser(dfirst, first, 4), dmarks
 
