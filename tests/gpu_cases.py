@@ -218,7 +218,7 @@ SPLIT_FURTHER = {
     "mlstm": (
         ((3,), MLSTM("packed", mlstm(1, 150, 2, 1, 64, 40, f="open", ids=packed(135)))),
         ((3,), MLSTM("wide, scaled, several rows", mlstm(2, 140, 1, 1, 128, 70, scale=True, f="open"))),
-        ((3,), MLSTM("extreme input gates", mlstm(1, 140, 1, 1, 64, 64, i="extreme", f="half closed"))),
+        ((3,), MLSTM("half closed gates", mlstm(1, 140, 1, 1, 64, 64, i="half closed", f="half closed"))),
     ),
 }  # fmt: skip
 """What else is interpreted split by ``-m exhaustive``."""

@@ -24,11 +24,7 @@ def run(q, k, v, a, g, scale: float, state, number, *, undecayed=False, passes: 
     the place of the walk here.
     """
     (T, K), (B, _, H, V) = (q.shape[1], q.shape[3]), v.shape
-    tiles = -(-V // TILE)
-    # A walk without outputs is one product of 64 tokens, K and 64 columns, and two with what it erases, where one with
-    # them is two or three and two small ones. What is erased asks for K columns beside the V: those of the identity.
-    price = 0.5 if a is None else 0.63 * (1 + -(-K // TILE) / tiles)
-    S = spans.count(B * H * tiles, T, price)
+    S = spans.count(B * H * -(-V // TILE), T, _price(-(-K // TILE), -(-V // TILE), a is not None, g.ndim == 4))
     late = (0, -T % (TILE * S))
 
     def pad(x):
@@ -44,6 +40,16 @@ def run(q, k, v, a, g, scale: float, state, number, *, undecayed=False, passes: 
     q, k, v, a, g, border = jax.tree.map(partial(spans.cut, S), (q, k, v, a, g, border))
     y, last = (passes or partial(_passes, undecayed))(S, scale, q, k, v, a, g, state, border)
     return spans.joined(S, y)[:, :T, :, :V], last[:, :, :K, :V]
+
+
+def _price(keys: int, values: int, erases: bool, by_channel: bool) -> float:
+    """What a walk for states alone costs, beside one with outputs: products of tiles, of which K and V have so many.
+
+    Where something is erased, the identity has K columns beside the V.
+    """
+    if erases:
+        return (2 * keys + 1) / (3 * keys + 2) * (1 + keys / values)
+    return keys / (2 * keys + 1 if by_channel else 3 * keys + 1)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))

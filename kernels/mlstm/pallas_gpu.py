@@ -43,7 +43,7 @@ def run(q, k, v, i, f, *, scale, initial_state, segment_ids):
     top = stop_gradient(running_maximum(g, i, m, first))
     before = jnp.where(first, 0, jnp.concatenate([m[:, None], top[:, :-1]], 1))
 
-    S = spans.count(B * H * -(-V // TILE), T, 1 / 3)  # as gla
+    S = spans.count(B * H * -(-V // TILE), T, 1 / 3)  # a product of three a tile of K, and one besides
     late, of_key, of_value = (0, -T % (TILE * S)), (0, -K % TILE), (0, -V % TILE)
     scale = jnp.asarray(scale, jnp.float32)
     least = floor(top) / jnp.abs(scale)  # as good as to scale what is divided, and rounds nothing
