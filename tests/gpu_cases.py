@@ -163,7 +163,8 @@ def slow(make, name="g", by=32.0):
     return slower
 
 
-# Of the spans forward and backward; with lengths of their own, for which no jitted function was traced unsplit.
+# With how many spans, or how many forward and backward; of lengths of their own, so that no jitted function is traced
+# for them unsplit.
 SPLIT = {
     "gla": (
         ((2,), BFLOAT16("gate", slow(gla(1, 71, 2, 1, 64, 64, rank="BTH")))),
@@ -172,11 +173,11 @@ SPLIT = {
         ((2,), BFLOAT16("gate", slow(delta.inputs(1, 76, 1, 1, 64, 64, rank="BTH")))),
     ),
     "linear_scan": (
-        ((2, 2), Case("packed, reverse", linear_scan(1, 51, 5, decay="none", state=True, ids=packed(36)),
+        ((2,), Case("packed, reverse", linear_scan(1, 51, 5, decay="none", state=True, ids=packed(36)),
                       {"reverse": True})),
     ),
     "selective_scan": (
-        ((2, 2), Case("slow", slow(selective_scan(1, 31, 5, 3, state=True), "A"))),
+        ((2,), Case("slow", slow(selective_scan(1, 31, 5, 3, state=True), "A"))),
     ),
     "mlstm": (
         ((2,), MLSTM("open", mlstm(1, 68, 1, 1, 64, 64, f="open"))),
@@ -206,14 +207,14 @@ SPLIT_FURTHER = {
         ((2,), BFLOAT16("packed", dplr.inputs(1, 98, 2, 1, 64, 64, gate="half strong", ids=[IDS[0][:98]]))),
     ),
     "linear_scan": (
-        ((2, 3), SCAN("packed, strong", linear_scan(1, 94, 130, decay="strong", state=True, ids=packed(79)))),
-        ((3, 3), Case("complex", linear_scan(2, 50, 5, state=True, turned=ALL, decay="none"), dtype="complex64")),
-        ((3, 2), Case("complex, reverse", linear_scan(2, 51, 5, state=True, turned=ALL, decay="none"),
+        ((1, 3), SCAN("packed, strong", linear_scan(1, 94, 130, decay="strong", state=True, ids=packed(79)))),
+        ((3,), Case("complex", linear_scan(2, 50, 5, state=True, turned=ALL, decay="none"), dtype="complex64")),
+        ((2,), Case("complex, reverse", linear_scan(2, 51, 5, state=True, turned=ALL, decay="none"),
                       {"reverse": True}, dtype="complex64")),
     ),
     "selective_scan": (
-        ((3, 2), SCAN("packed, strong", selective_scan(1, 60, 5, 3, strong=True, state=True, ids=packed(45)))),
-        ((3, 3), Case("many states, several rows", slow(selective_scan(2, 35, 5, 9, state=True), "A"))),
+        ((1, 2), SCAN("packed, strong", selective_scan(1, 60, 5, 3, strong=True, state=True, ids=packed(45)))),
+        ((3,), Case("many states, several rows", slow(selective_scan(2, 35, 5, 9, state=True), "A"))),
     ),
     "mlstm": (
         ((3,), MLSTM("packed", mlstm(1, 150, 2, 1, 64, 40, f="open", ids=packed(135)))),

@@ -76,7 +76,9 @@ def test_a_sequence_split_over_blocks_agrees_with_the_definition(op, S, case, mo
     ("blocks", "tokens", "price", "S"),
     [
         (32, 32768, 1 / 3, 4),
-        (32, 32768, 1.26, 4),
+        (32, 32768, 1.25, 4),
+        (44, 32768, 1.25, 3),
+        (66, 32768, 1.25, 1),  # two spans would take longer
         (128, 4096, 1 / 3, 1),  # the card is full
         (64, 4096, 0.9, 1),  # two spans fill it, but the first pass costs all that this gains
         (64, 4096, 0.25, 2),

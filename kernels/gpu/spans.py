@@ -24,7 +24,7 @@ LINK = 4.0
 
 
 def count(blocks: int, tokens: int, price: float) -> int:
-    """Into how many spans to cut: the power of two of the least time, or 1 where the card is as good as full.
+    """Into how many spans to cut: the number of the least time, or 1 where that gains too little.
 
     A multiprocessor walks with one block at a time, so that the time of a pass is that of the blocks one after the
     other, times the length of a span.
@@ -40,7 +40,7 @@ def count(blocks: int, tokens: int, price: float) -> int:
         first, second = (-(-n * blocks // card) for n in (S - 1, S))
         return (price * first + second) * -(-length // S) + (LINK * S if S > 1 else 0.0)
 
-    best = min((1 << n for n in range(length.bit_length())), key=time)
+    best = min(range(1, min(length, 2 * card) + 1), key=time)
     return best if time(best) <= GAIN * time(1) else 1
 
 
@@ -53,6 +53,12 @@ class Rows(NamedTuple):
     def __call__(self, b):
         """Where the b-th of them is."""
         return b + b // (self.S - 1) + int(self.skips_first)
+
+
+def both_ways(blocks: int, tokens: int, forward: float, backward: float) -> tuple[int, int]:
+    """``count`` forward and backward, where tokens may be cut anew: whole one way, or into as many spans both ways."""
+    S = count(blocks, tokens, forward)
+    return S, S if S > 1 else count(blocks, tokens, backward)
 
 
 def cut(S: int, x: jax.Array) -> jax.Array:

@@ -1,6 +1,5 @@
 """Linear scan on Hopper GPUs: token by token, a thread a channel. Complex numbers are two real arrays."""
 
-import math
 from functools import partial
 from typing import NamedTuple
 
@@ -62,10 +61,10 @@ def _padded(a, x, h, reverse: bool):
     (B, T, D), n = x.shape, 2 if jnp.iscomplexobj(x) else 1
     C = bounded(T, LONGEST // n)
     # The first pass reads two arrays of tokens, where the second has three forward and five backward.
-    forward, backward = (spans.count(B * -(-D // WIDTH), T, price) for price in (2 / 3, 2 / 5))
-    pad = ((0, 0), (0, -T % (C * math.lcm(forward, backward))), (0, -D % WIDTH))
+    S = spans.both_ways(B * -(-D // WIDTH), T, 2 / 3, 2 / 5)
+    pad = ((0, 0), (0, -T % (C * max(S))), (0, -D % WIDTH))
     a, x = jnp.pad(a, pad, constant_values=1), jnp.pad(x, pad)
-    y, h = _scan(Plan(n, C, (forward, backward), reverse), a, x, jnp.pad(h, (pad[0], pad[2])))
+    y, h = _scan(Plan(n, C, S, reverse), a, x, jnp.pad(h, (pad[0], pad[2])))
     return y[:, :T, :D], h[:, :D]
 
 

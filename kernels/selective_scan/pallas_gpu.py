@@ -5,7 +5,6 @@ only, in the backward pass, which makes them again from the state that entered t
 the gradients of B and C, takes the place of those states, and is summed 64 rows at a time.
 """
 
-import math
 from functools import partial
 from typing import NamedTuple
 
@@ -60,9 +59,9 @@ def run(x, dt, A, B, C, *, initial_state, segment_ids):
     states = max(4, 1 << (N - 1).bit_length())
     tokens = max(TILE // states, bounded(T, min(LONGEST, 256 // states)))
     # The first pass makes the same decays once; backward the second makes them twice, and much beside them.
-    forward, backward = (spans.count(rows * -(-D // WIDTH), T, price) for price in (0.9, 0.25))
-    plan = Plan(tokens, states, segment_ids is not None, (forward, backward))
-    late, wide, more = (0, -T % (plan.C * math.lcm(forward, backward))), (0, -D % WIDTH), (0, plan.N - N)
+    S = spans.both_ways(rows * -(-D // WIDTH), T, 0.9, 0.25)
+    plan = Plan(tokens, states, segment_ids is not None, S)
+    late, wide, more = (0, -T % (plan.C * max(S))), (0, -D % WIDTH), (0, plan.N - N)
     valid = None
     side = [jnp.pad(z.astype(jnp.float32), ((0, 0), late, more)) for z in (B, C)]
     if segment_ids is not None:
