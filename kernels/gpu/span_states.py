@@ -21,9 +21,9 @@ def entering(S: int, x: Arrays, first: jax.Array) -> tuple[jax.Array, jax.Array 
     if S == 1:
         return first, None
     B, H, K, V = first.shape
-    written = walk.last_state(x, jnp.zeros((B * (S - 1), H, K, V)), Rows(S, skips_first=False))
+    written = walk.last_state(x, jnp.zeros((B * (S - 1), H, K, V), jnp.float32), Rows(S, skips_first=False))
     if "a" in x:
-        one = jnp.broadcast_to(jnp.eye(K), (B * S, H, K, K))
+        one = jnp.broadcast_to(jnp.eye(K, dtype=jnp.float32), (B * S, H, K, K))
         across = walk.last_state({name: array for name, array in x.items() if name != "v"}, one, None)
     else:
         across = passing(x)
@@ -35,7 +35,7 @@ def leaving(S: int, scale: float, x: Arrays, dy: jax.Array, dlast: jax.Array, ac
     if across is None:
         return dlast
     B, H, K, V = dlast.shape
-    rows, zeros = Rows(S, skips_first=True), jnp.zeros((B * (S - 1), H, K, V))
+    rows, zeros = Rows(S, skips_first=True), jnp.zeros((B * (S - 1), H, K, V), jnp.float32)
     found = walk.first_cotangent(scale, x, dy, zeros, rows)
     adjoint = across.swapaxes(2, 3) if across.ndim == 4 else across
     return chained(lambda s, state: _times(of_span(S, s + 1, adjoint), state), dlast, found, back=True)
