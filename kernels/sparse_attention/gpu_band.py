@@ -11,31 +11,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from ..gpu.mosaic import (
-    LOG2E,
-    TILE,
-    block,
-    by_column,
-    by_row,
-    call,
-    column,
-    fetch,
-    finished,
-    indices,
-    part,
-    product,
-    put,
-    row,
-    scan,
-    send,
-    sent,
-    shared,
-    spread_integers,
-    transposed,
-    zero_column,
-    zeros,
-)  # fmt: skip
-from .softmax import EMPTY
+from ..gpu.mosaic import TILE, block, call, fetch, indices, part, scan, send, sent, shared, spread_integers
+from . import gpu_tile
 
 BUFFERS = 2
 """How many tiles are in shared memory."""
@@ -58,25 +35,12 @@ def _forward_kernel(heads: int, q, k, v, limits, bounds, y, lse, query, limit, l
     b, h, n = _place()
     fetch((q.at[b, part(n), h], query), (limits.at[b, n], limit))
     lo, hi = (spread_integers(limit.at[i], 0) for i in range(2))
-    tiles = range(v.shape[3] // TILE)
 
     def step(m, k, v, carry):
-        value, total, most = carry
         key = indices()[1] + m * TILE
-        s = jnp.where((lo <= key) & (key <= hi), product(query, transposed(k)) * LOG2E, -jnp.inf)
-        top = jnp.maximum(most, jnp.max(s, 1))
-        p, shrink = jnp.exp2(s - by_row(top)), jnp.exp2(most - top)
-        put(low, p)
-        value = tuple(by_row(shrink) * x + product(low, v.at[:, part(c)]) for c, x in enumerate(value))
-        finished()
-        return value, shrink * total + jnp.sum(p, 1), top
+        return gpu_tile.attend(query, k, v, (lo <= key) & (key <= hi), low, carry)
 
-    nothing = tuple(zeros() for _ in tiles), zero_column(), zero_column(EMPTY)
-    value, total, most = _of_queries(step, [k, v], bounds, h // heads, nothing)
-    total = jnp.where(total > 0, total, 1.0)
-    for c in tiles:
-        out[:, part(c)] = (value[c] / by_row(total)).astype(out.dtype)
-    log[...] = most / LOG2E + jnp.log(total)
+    gpu_tile.attended(_of_queries(step, [k, v], bounds, h // heads, gpu_tile.nothing(v.shape[3])), out, log)
     send((out, y.at[b, part(n), h]), (log, lse.at[b, h, n]))
     sent(everywhere=True)
 
@@ -98,21 +62,15 @@ def _query_kernel(heads: int, q, k, v, limits, bounds, dy, stats, dq, query, lim
     fetch((q.at[b, part(n), h], query), (dy.at[b, part(n), h], dout))
     fetch((limits.at[b, n], limit), (stats.at[b, h, n], stat))
     lo, hi = (spread_integers(limit.at[i], 0) for i in range(2))
-    lse, delta = by_row(column(stat.at[0])), by_row(column(stat.at[1]))
-    tiles = range(q.shape[3] // TILE)
+    of_queries = gpu_tile.query_stats(stat)
 
     def step(m, k, v, dquery):
         key = indices()[1] + m * TILE
-        s = product(query, transposed(k)) * LOG2E - lse
-        p = jnp.exp2(jnp.where((lo <= key) & (key <= hi), s, -jnp.inf))
-        put(low, p * (product(dout, transposed(v)) - delta))
-        dquery = tuple(x + product(low, k.at[:, part(c)]) for c, x in enumerate(dquery))
-        finished()
-        return dquery
+        seen = (lo <= key) & (key <= hi)
+        return gpu_tile.add_query_gradient(query, dout, k, v, seen, of_queries, low, dquery)
 
-    dquery = _of_queries(step, [k, v], bounds, h // heads, tuple(zeros() for _ in tiles))
-    for c in tiles:
-        query[:, part(c)] = dquery[c].astype(query.dtype)  # has been read: then two blocks fit a multiprocessor
+    nothing = gpu_tile.no_gradient(q.shape[3])
+    gpu_tile.write((query, _of_queries(step, [k, v], bounds, h // heads, nothing)))
     send((query, dq.at[b, part(n), h]))
     sent(everywhere=True)
 
@@ -139,17 +97,9 @@ def _key_kernel(heads: int, q, k, v, limits, bounds, dy, stats, dk, dv, key, val
     K, V = q.shape[3], v.shape[3]
 
     def step(_, query, dout, limit, stat, carry):
-        dkey, dvalue = carry
         lo, hi = (spread_integers(limit.at[i], 1) for i in range(2))
         token = indices()[0] + m * TILE
-        s = product(key, transposed(query)) * LOG2E - by_column(row(stat.at[0]))
-        p = jnp.exp2(jnp.where((lo <= token) & (token <= hi), s, -jnp.inf))
-        put(low, p)
-        dvalue = tuple(x + product(low, dout.at[:, part(c)]) for c, x in enumerate(dvalue))
-        put(low, p * (product(value, transposed(dout)) - by_column(row(stat.at[1]))))
-        dkey = tuple(x + product(low, query.at[:, part(c)]) for c, x in enumerate(dkey))
-        finished()
-        return dkey, dvalue
+        return gpu_tile.add_key_gradients(key, value, query, dout, (lo <= token) & (token <= hi), stat, low, carry)
 
     wide = lambda width: block((TILE, None, width), lambda i: (tile(i), head(i), 0))  # noqa: E731
     of_tile = block((None, 2, TILE), lambda i: (tile(i), 0, 0), factor=False)
@@ -157,11 +107,9 @@ def _key_kernel(heads: int, q, k, v, limits, bounds, dy, stats, dk, dv, key, val
     dkey, dvalue = scan(
         step, heads * count, BUFFERS, [wide(K), wide(V), of_tile, of_both],
         [q.at[b], dy.at[b], limits.at[b], stats.at[b]],
-        (tuple(zeros() for _ in range(K // TILE)), tuple(zeros() for _ in range(V // TILE))),
+        (gpu_tile.no_gradient(K), gpu_tile.no_gradient(V)),
     )  # fmt: skip
-    for ref, xs in ((key, dkey), (value, dvalue)):  # which have been read: then two blocks fit a multiprocessor
-        for c, x in enumerate(xs):
-            ref[:, part(c)] = x.astype(ref.dtype)
+    gpu_tile.write((key, dkey), (value, dvalue))
     send((key, dk.at[b, part(m), g]), (value, dv.at[b, part(m), g]))
     sent(everywhere=True)
 

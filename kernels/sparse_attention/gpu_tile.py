@@ -1,0 +1,94 @@
+"""What a tile of 64 queries and one of 64 keys do to each other on a Hopper GPU: for intervals and lists of keys alike.
+
+``seen`` says which keys each query sees. Carries are tiles of 64 columns of K or V, in registers. Before a step returns
+all of its shared memory has been read.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from ..gpu.mosaic import (
+    LOG2E,
+    TILE,
+    by_column,
+    by_row,
+    column,
+    finished,
+    part,
+    product,
+    put,
+    row,
+    transposed,
+    zero_column,
+    zeros,
+)  # fmt: skip
+from .softmax import EMPTY
+
+
+def no_gradient(width: int) -> tuple[jax.Array, ...]:
+    """Sums over nothing."""
+    return tuple(zeros() for _ in range(width // TILE))
+
+
+def nothing(V: int) -> tuple:
+    """The softmax over nothing."""
+    return no_gradient(V), zero_column(), zero_column(EMPTY)
+
+
+def attend(query, k, v, seen, low, carry: tuple) -> tuple:
+    """The softmax over what it was over, and a tile of keys."""
+    value, total, most = carry
+    s = jnp.where(seen, product(query, transposed(k)) * LOG2E, -jnp.inf)
+    top = jnp.maximum(most, jnp.max(s, 1))
+    p, shrink = jnp.exp2(s - by_row(top)), jnp.exp2(most - top)
+    put(low, p)
+    value = tuple(by_row(shrink) * x + product(low, v.at[:, part(c)]) for c, x in enumerate(value))
+    finished()
+    return value, shrink * total + jnp.sum(p, 1), top
+
+
+def attended(carry: tuple, out, log) -> None:
+    """Writes the weighted mean of the values, and the logarithm of the denominator."""
+    value, total, most = carry
+    total = jnp.where(total > 0, total, 1.0)
+    for c, x in enumerate(value):
+        out[:, part(c)] = (x / by_row(total)).astype(out.dtype)
+    log[...] = most / LOG2E + jnp.log(total)
+
+
+def query_stats(stat) -> tuple[jax.Array, jax.Array]:
+    """The logarithm of the denominator and ``sum(dy y)``, ``[2, 64]``, by queries that are rows."""
+    return by_row(column(stat.at[0])), by_row(column(stat.at[1]))
+
+
+def add_query_gradient(query, dout, k, v, seen, stats: tuple, low, dquery: tuple) -> tuple:
+    """The gradient of the queries with what is by a tile of keys."""
+    lse, delta = stats
+    s = product(query, transposed(k)) * LOG2E - lse
+    p = jnp.exp2(jnp.where(seen, s, -jnp.inf))
+    put(low, p * (product(dout, transposed(v)) - delta))
+    dquery = tuple(x + product(low, k.at[:, part(c)]) for c, x in enumerate(dquery))
+    finished()
+    return dquery
+
+
+def add_key_gradients(key, value, query, dout, seen, stat, low, carry: tuple) -> tuple:
+    """The gradients of keys and values with what is by a tile of queries. All that is of both is transposed."""
+    dkey, dvalue = carry
+    s = product(key, transposed(query)) * LOG2E - by_column(row(stat.at[0]))
+    p = jnp.exp2(jnp.where(seen, s, -jnp.inf))
+    put(low, p)
+    dvalue = tuple(x + product(low, dout.at[:, part(c)]) for c, x in enumerate(dvalue))
+    put(low, p * (product(value, transposed(dout)) - by_column(row(stat.at[1]))))
+    dkey = tuple(x + product(low, query.at[:, part(c)]) for c, x in enumerate(dkey))
+    finished()
+    return dkey, dvalue
+
+
+def write(*pairs: tuple[Any, tuple]) -> None:
+    """Carries to shared memory: there to what has been read, so that two blocks fit a multiprocessor."""
+    for ref, xs in pairs:
+        for c, x in enumerate(xs):
+            ref[:, part(c)] = x.astype(ref.dtype)
