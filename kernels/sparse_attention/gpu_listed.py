@@ -108,7 +108,7 @@ class Layout:
         begin, stop = (x.reshape(*start.shape[:3], -1) for x in (begin, stop))
         used = (begin < stop) & (stop > first)
         order, fit = jnp.argsort(~used, axis=3, stable=True), TILE // self.piece
-        late = (0, -order.shape[3] % max(fit, 4))  # whole tiles, and so many bytes that they can be copied
+        late = (0, -order.shape[3] % 16)  # whole tiles, and bytes for each thread of a copy
         begin, stop = (
             jnp.pad(jnp.take_along_axis(jnp.where(used, x, 0), order, 3), (*[(0, 0)] * 3, late)) for x in (begin, stop)
         )
