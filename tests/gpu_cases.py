@@ -3,6 +3,7 @@
 from functools import partial
 from itertools import product
 
+import numpy as np
 import pytest
 from subquad.kernels.cases import Case
 from subquad.kernels.delta_rule import cases as delta
@@ -14,7 +15,7 @@ from subquad.kernels.mlstm.cases import BFLOAT16 as MLSTM
 from subquad.kernels.mlstm.cases import inputs as mlstm
 from subquad.kernels.selective_scan.cases import inputs as selective_scan
 from subquad.kernels.short_conv.cases import inputs as short_conv
-from subquad.kernels.sparse_attention import BigBird, Dilated, Strided, Window
+from subquad.kernels.sparse_attention import BigBird, Blocks, Dilated, Strided, Window
 from subquad.kernels.sparse_attention import cases as sparse
 
 SCAN = partial(Case, dtype="bfloat16", forward=5e-3, gradient=1e-2)
@@ -24,6 +25,10 @@ SPARSE = partial(sparse.case, kind=BFLOAT16)
 IDS = [[*[-1] * 3, *[0] * 40, *[5] * 7, *[-1] * 20, *[5] * 9, *[2] * 20]]
 ALL = ("a", "x", "initial_state")
 SILU = {"activation": "silu"}
+
+
+TWICE = Blocks(np.asarray([[[[0, 8, 8, -1, 0]], [[16, 3, 16, 16, -1]]]], np.int32), 8, 16)
+listed = partial(sparse.chosen, B=1, G=1)
 
 
 def packed(n: int) -> list[list[int]]:
@@ -52,6 +57,8 @@ INTERPRETED = {
         SPARSE("window, packed", Window(30), sparse.inputs(1, 99, 2, 1, 64, 128, ids=IDS)),
         SPARSE("window, more keys, sinks", Window(80, sinks=3), sparse.inputs(1, 70, 1, 1, 128, 40, S=201)),
         SPARSE("dilated", Dilated(4, 3, sinks=2), sparse.inputs(1, 70, 2, 2, 16, 24)),
+        SPARSE("lists, packed", listed(3, 12, 33, T=99), sparse.inputs(1, 99, 2, 1, 64, 64, ids=IDS)),
+        SPARSE("lists of a head, more keys", listed(2, 70, 9, T=17, G=2, S=90), sparse.inputs(1, 17, 2, 1, S=90)),
     ),
     "selective_scan": (
         SCAN("two chunks, packed", selective_scan(1, 19, 5, 3, strong=True, state=True, ids=packed(4))),
@@ -96,6 +103,13 @@ FURTHER = {
         SPARSE("long", Window(130, sinks=4), sparse.inputs(1, 330, 4, 1, 128, 128)),
         SPARSE("all", Window(999), sparse.inputs(1, 200, 2, 2, 64, 64)),
         SPARSE("several rows, packed, sinks", Window(9, sinks=2), sparse.inputs(2, 33, 4, 2, S=70, ids=sparse.PADDED)),
+        SPARSE("bigbird", BigBird(8, 2, 2, sinks=3), sparse.inputs(1, 70, 2, 1)),
+        SPARSE("lists for a token", listed(3, 8, T=19, G=2), sparse.inputs(1, 19, 16, 2, 64, 64)),
+        SPARSE("lists, wide", listed(2, 80, 40, B=2, T=90, G=2), sparse.inputs(2, 90, 4, 2, 128, 40)),
+        SPARSE("lists, long", listed(4, 64, 64, T=330), sparse.inputs(1, 330, 2, 1, 128, 128)),
+        SPARSE("lists, several rows, packed", listed(2, 17, 4, B=2, T=33, G=4, S=70),
+               sparse.inputs(2, 33, 8, 2, S=70, ids=sparse.PADDED)),
+        SPARSE("lists that name a block twice", TWICE, sparse.inputs(1, 30, 2, 1)),
     ),
     "dplr": (
         BFLOAT16("wide keys", dplr.inputs(1, 40, 1, 1, 128, 40)),
@@ -147,6 +161,10 @@ def lowered():
     for K, V in product((64, 128), repeat=2):
         case = SPARSE(f"{K}, {V}", Window(100), sparse.inputs(2, 256, 2, 1, K, V))
         yield pytest.param("sparse_attention", case, 3, marks=exhaustive((K, V) != (128, 128)))
+    for (K, V), (size, queries) in product(product((64, 128), repeat=2), ((64, 64), (16, 8))):
+        mask = listed(3, size, queries, B=2, T=256)
+        case = SPARSE(f"lists, {size}, {K}, {V}", mask, sparse.inputs(2, 256, 2, 1, K, V))
+        yield pytest.param("sparse_attention", case, 3, marks=exhaustive((K, V, size) != (128, 128, 64)))
     for op, inputs, dtype in (
         ("selective_scan", selective_scan(2, 64, 256, 16, state=True), "bfloat16"),
         ("selective_scan", selective_scan(2, 64, 256, 32, state=True, ids=[[0] * 64] * 2), "float32"),

@@ -36,7 +36,7 @@ def axes(q, k, mask, **rest) -> dict[str, Any]:
     return listed.axes(q, k, mask) if isinstance(mask, Blocks) else with_kernels.axes(mask=mask, **rest)
 
 
-def takes(part: Band | Lists, R: int) -> bool:
+def takes(part: Band | Lists | Listed, R: int) -> bool:
     """Whether a kernel runs the part, whose queries are of R heads for each of its keys."""
     if isinstance(part, Band):
         return True
