@@ -13,6 +13,7 @@ from jax import lax
 
 from ..gpu.mosaic import TILE, block, call, fetch, indices, part, scan, send, sent, shared, spread_integers
 from . import gpu_tile
+from .gpu_tile import Wanted
 
 BUFFERS = 2
 """How many tiles are in shared memory."""
@@ -87,10 +88,11 @@ def query_gradients(q, k, v, limits, bounds, dy, stats) -> jax.Array:
     return dq
 
 
-def _key_kernel(heads: int, q, k, v, limits, bounds, dy, stats, dk, dv, key, value, low) -> None:
+def _key_kernel(heads: int, wanted: Wanted, q, k, v, limits, bounds, dy, stats, *rest) -> None:
     """A tile of keys meets the queries of all heads that share it, a head after the other. Scores are transposed."""
+    *outputs, key, value, low = rest
     b, g, m = _place()
-    fetch((k.at[b, part(m), g], key), (v.at[b, part(m), g], value))
+    fetch((k.at[b, part(m), g], key), *[(v.at[b, part(m), g], value)] * wanted.keys)
     first, count = bounds[b, m, 0], bounds[b, m, 1]
     head = lambda i: g * heads + lax.div(i, count)  # noqa: E731
     tile = lambda i: first + lax.rem(i, count)  # noqa: E731
@@ -104,21 +106,27 @@ def _key_kernel(heads: int, q, k, v, limits, bounds, dy, stats, dk, dv, key, val
     wide = lambda width: block((TILE, None, width), lambda i: (tile(i), head(i), 0))  # noqa: E731
     of_tile = block((None, 2, TILE), lambda i: (tile(i), 0, 0), factor=False)
     of_both = block((None, None, 2, TILE), lambda i: (head(i), tile(i), 0, 0), factor=False)
-    dkey, dvalue = scan(
+    gradients = scan(
         step, heads * count, BUFFERS, [wide(K), wide(V), of_tile, of_both],
         [q.at[b], dy.at[b], limits.at[b], stats.at[b]],
-        (gpu_tile.no_gradient(K), gpu_tile.no_gradient(V)),
+        wanted.nothing(K, V),
     )  # fmt: skip
-    gpu_tile.write((key, dkey), (value, dvalue))
-    send((key, dk.at[b, part(m), g]), (value, dv.at[b, part(m), g]))
+    buffers = wanted.of(key, value)
+    gpu_tile.write(*zip(buffers, wanted.of(*gradients), strict=True))
+    send(*((buffer, out.at[b, part(m), g]) for buffer, out in zip(buffers, outputs, strict=True)))
     sent(everywhere=True)
 
 
 def key_gradients(q, k, v, limits, bounds, dy, stats) -> list[jax.Array]:
     """Of k and v. ``bounds`` are here the tiles of queries that each tile of keys meets."""
     (B, S, Hk, K), V = k.shape, v.shape[3]
-    return call(
-        functools.partial(_key_kernel, q.shape[2] // Hk), "window_key_gradients",
-        grid={"batch": B, "head": Hk, "tile": S // TILE}, outputs=[(k.shape, k.dtype), (v.shape, v.dtype)],
-        scratch=[shared(TILE, K), shared(TILE, V), shared(TILE, TILE)],
-    )(q, k, v, limits, bounds, dy, stats)  # fmt: skip
+
+    def made(wanted: Wanted) -> list[jax.Array]:
+        return call(
+            functools.partial(_key_kernel, q.shape[2] // Hk, wanted), "window_key_gradients",
+            grid={"batch": B, "head": Hk, "tile": S // TILE},
+            outputs=wanted.of((k.shape, k.dtype), (v.shape, v.dtype)),
+            scratch=[shared(TILE, K), shared(TILE, V), shared(TILE, TILE)],
+        )(q, k, v, limits, bounds, dy, stats)  # fmt: skip
+
+    return gpu_tile.key_gradients(made, K, V)

@@ -30,6 +30,7 @@ from ..gpu.mosaic import (
     zeros,
 )  # fmt: skip
 from . import gpu_tile
+from .gpu_tile import Wanted
 
 BUFFERS = 2
 """How many tiles are in shared memory."""
@@ -167,10 +168,10 @@ def query_gradients(size: int, q, k, v, limits, lists: Lists, dy, stats) -> jax.
     return dq
 
 
-def _key_kernel(heads: int, q, k, v, limits, entries, first, dy, stats, dk, dv, *scratch) -> None:
-    key, value, queries, douts, limit, stat, low = scratch
+def _key_kernel(heads: int, wanted: Wanted, q, k, v, limits, entries, first, dy, stats, *rest) -> None:
+    *outputs, key, value, queries, douts, limit, stat, low = rest
     b, g, m = _place()
-    fetch((k.at[b, part(m), g], key), (v.at[b, part(m), g], value))
+    fetch((k.at[b, part(m), g], key), *[(v.at[b, part(m), g], value)] * wanted.keys)
     (N, width), start = q.shape[2:4], first[b, g, m]
     rows = pl.ds(0, width)
     if width < TILE:  # what no copy fills is a factor, though it weighs nothing
@@ -196,20 +197,25 @@ def _key_kernel(heads: int, q, k, v, limits, entries, first, dy, stats, dk, dv, 
         seen = (jnp.maximum(lo, begin) <= token) & (token <= jnp.minimum(hi, end - 1))
         return gpu_tile.add_key_gradients(key, value, queries.at[slot], douts.at[slot], seen, stat.at[slot], low, carry)
 
-    gradients = gpu_tile.no_gradient(q.shape[4]), gpu_tile.no_gradient(v.shape[3])
-    gradients = scan_listed(step, first[b, g, m + 1] - start, BUFFERS, read, copies, 4, gradients)
-    gpu_tile.write((key, gradients[0]), (value, gradients[1]))
-    send((key, dk.at[b, part(m), g]), (value, dv.at[b, part(m), g]))
+    nothing, buffers = wanted.nothing(q.shape[4], v.shape[3]), wanted.of(key, value)
+    gradients = scan_listed(step, first[b, g, m + 1] - start, BUFFERS, read, copies, 4, nothing)
+    gpu_tile.write(*zip(buffers, wanted.of(*gradients), strict=True))
+    send(*((buffer, out.at[b, part(m), g]) for buffer, out in zip(buffers, outputs, strict=True)))
     sent(everywhere=True)
 
 
 def key_gradients(q, k, v, limits, inverted: Inverted, dy, stats) -> list[jax.Array]:
     """Of k and v."""
     (B, S, Hk, K), V = k.shape, v.shape[3]
-    return call(
-        functools.partial(_key_kernel, q.shape[1] // Hk), "lists_key_gradients",
-        grid={"batch": B, "head": Hk, "tile": S // TILE}, outputs=[(k.shape, k.dtype), (v.shape, v.dtype)],
-        scratch=[shared(TILE, K), shared(TILE, V), shared(BUFFERS, TILE, K), shared(BUFFERS, TILE, V),
-                 shared(BUFFERS, 2, TILE, dtype=jnp.int32), shared(BUFFERS, 2, TILE, dtype=jnp.float32),
-                 shared(TILE, TILE)],
-    )(q, k, v, limits, *inverted, dy, stats)  # fmt: skip
+
+    def made(wanted: Wanted) -> list[jax.Array]:
+        return call(
+            functools.partial(_key_kernel, q.shape[1] // Hk, wanted), "lists_key_gradients",
+            grid={"batch": B, "head": Hk, "tile": S // TILE},
+            outputs=wanted.of((k.shape, k.dtype), (v.shape, v.dtype)),
+            scratch=[shared(TILE, K), shared(TILE, V), shared(BUFFERS, TILE, K), shared(BUFFERS, TILE, V),
+                     shared(BUFFERS, 2, TILE, dtype=jnp.int32), shared(BUFFERS, 2, TILE, dtype=jnp.float32),
+                     shared(TILE, TILE)],
+        )(q, k, v, limits, *inverted, dy, stats)  # fmt: skip
+
+    return gpu_tile.key_gradients(made, K, V)

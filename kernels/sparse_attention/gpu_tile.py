@@ -4,7 +4,8 @@
 all of its shared memory has been read.
 """
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -25,6 +26,9 @@ from ..gpu.mosaic import (
     zeros,
 )  # fmt: skip
 from .softmax import EMPTY
+
+WIDTH = 256
+"""The most columns of gradients that the registers of a block hold besides all else."""
 
 
 def no_gradient(width: int) -> tuple[jax.Array, ...]:
@@ -74,15 +78,39 @@ def add_query_gradient(query, dout, k, v, seen, stats: tuple, low, dquery: tuple
     return dquery
 
 
+class Wanted(NamedTuple):
+    """Which gradients a block of the card makes of a tile of keys."""
+
+    keys: bool
+    values: bool
+
+    def nothing(self, K: int, V: int) -> tuple[tuple, tuple]:
+        """Sums over nothing."""
+        return tuple(no_gradient(width) if wanted else () for wanted, width in zip(self, (K, V), strict=True))
+
+    def of(self, keys, values) -> list:
+        """What there is for each that is wanted."""
+        return [x for x, wanted in zip((keys, values), self, strict=True) if wanted]
+
+
+def key_gradients(made: Callable[[Wanted], list[jax.Array]], K: int, V: int) -> list[jax.Array]:
+    """Of k and v, by ``made``, or by two of it where registers do not hold both: weights are then made twice."""
+    if K + V <= WIDTH:
+        return made(Wanted(True, True))
+    return made(Wanted(True, False)) + made(Wanted(False, True))
+
+
 def add_key_gradients(key, value, query, dout, seen, stat, low, carry: tuple) -> tuple:
-    """The gradients of keys and values with what is by a tile of queries. All that is of both is transposed."""
+    """Those of keys and values, as far as there are any, with what is by a tile of queries; all is transposed."""
     dkey, dvalue = carry
     s = product(key, transposed(query)) * LOG2E - by_column(row(stat.at[0]))
     p = jnp.exp2(jnp.where(seen, s, -jnp.inf))
-    put(low, p)
-    dvalue = tuple(x + product(low, dout.at[:, part(c)]) for c, x in enumerate(dvalue))
-    put(low, p * (product(value, transposed(dout)) - by_column(row(stat.at[1]))))
-    dkey = tuple(x + product(low, query.at[:, part(c)]) for c, x in enumerate(dkey))
+    if dvalue:
+        put(low, p)
+        dvalue = tuple(x + product(low, dout.at[:, part(c)]) for c, x in enumerate(dvalue))
+    if dkey:
+        put(low, p * (product(value, transposed(dout)) - by_column(row(stat.at[1]))))
+        dkey = tuple(x + product(low, query.at[:, part(c)]) for c, x in enumerate(dkey))
     finished()
     return dkey, dvalue
 

@@ -17,13 +17,10 @@ from .with_kernels import OUTPUTS
 
 __all__ = ["OUTPUTS", "axes", "run", "unsupported"]
 
-WIDTH = 128
-"""The most that K and V may be: the gradients of a tile of both are in registers."""
-
 
 def unsupported(q, k, v, *, mask, **_) -> str | None:
     """What does not run here, in words."""
-    if reason := gpu.unsupported_heads(q, k, v, WIDTH):
+    if reason := gpu.unsupported_heads(q, k, v):
         return reason
     if not isinstance(mask, Blocks):
         return None
