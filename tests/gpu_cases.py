@@ -27,7 +27,7 @@ ALL = ("a", "x", "initial_state")
 SILU = {"activation": "silu"}
 
 
-TWICE = Blocks(np.asarray([[[[0, 8, 8, -1, 0]], [[16, 3, 16, 16, -1]]]], np.int32), 8, 16)
+TWICE = Blocks(np.asarray([[[[0, 8, 8, 0]], [[16, 3, 16, -1]]]], np.int32), 8, 16)
 listed = partial(sparse.chosen, B=1, G=1)
 
 
@@ -107,8 +107,10 @@ FURTHER = {
         SPARSE("lists for a token", listed(3, 8, T=19, G=2), sparse.inputs(1, 19, 16, 2, 64, 64)),
         SPARSE("lists, wide", listed(2, 80, 40, B=2, T=90, G=2), sparse.inputs(2, 90, 4, 2, 128, 40)),
         SPARSE("lists, long", listed(4, 64, 64, T=330), sparse.inputs(1, 330, 2, 1, 128, 128)),
-        SPARSE("lists, several rows, packed", listed(2, 17, 4, B=2, T=33, G=4, S=70),
-               sparse.inputs(2, 33, 8, 2, S=70, ids=sparse.PADDED)),
+        SPARSE("lists, several rows, packed", listed(2, 17, 8, B=2, T=33, G=4, S=70),
+               sparse.inputs(2, 33, 4, 2, S=70, ids=sparse.PADDED)),
+        SPARSE("lists, widest", listed(2, 64, 64, T=70), sparse.inputs(1, 70, 1, 1, 256, 256)),
+        SPARSE("window, widest", Window(30), sparse.inputs(1, 70, 2, 1, 256, 200)),
         SPARSE("lists that name a block twice", TWICE, sparse.inputs(1, 30, 2, 1)),
     ),
     "dplr": (
@@ -158,13 +160,13 @@ def lowered():
         for K, V in product((64, 128, 256), repeat=2):
             rare = exhaustive((K, V) not in common)
             yield pytest.param(op, BFLOAT16(f"{K}, {V}", inputs(2, 256, 2, 1, K, V)), 2, marks=rare)
-    for K, V in product((64, 128), repeat=2):
+    for K, V in product((64, 128, 256), repeat=2):
         case = SPARSE(f"{K}, {V}", Window(100), sparse.inputs(2, 256, 2, 1, K, V))
-        yield pytest.param("sparse_attention", case, 3, marks=exhaustive((K, V) != (128, 128)))
-    for (K, V), (size, queries) in product(product((64, 128), repeat=2), ((64, 64), (16, 8))):
+        yield pytest.param("sparse_attention", case, 3, marks=exhaustive((K, V) != (256, 256)))
+    for (K, V), (size, queries) in product(product((64, 128, 256), repeat=2), ((64, 64), (16, 8))):
         mask = listed(3, size, queries, B=2, T=256)
         case = SPARSE(f"lists, {size}, {K}, {V}", mask, sparse.inputs(2, 256, 2, 1, K, V))
-        yield pytest.param("sparse_attention", case, 3, marks=exhaustive((K, V, size) != (128, 128, 64)))
+        yield pytest.param("sparse_attention", case, 3, marks=exhaustive((K, V, size) != (256, 256, 64)))
     for op, inputs, dtype in (
         ("selective_scan", selective_scan(2, 64, 256, 16, state=True), "bfloat16"),
         ("selective_scan", selective_scan(2, 64, 256, 32, state=True, ids=[[0] * 64] * 2), "float32"),

@@ -92,8 +92,8 @@ def test_what_has_no_kernel_is_refused_in_words():
         }.items():
             with pytest.raises(ValueError, match=reason):
                 kernels.gla(**({"q": q, "k": q, "v": q} | arguments), impl="pallas_gpu")
-        wide = jnp.zeros((1, 3, 1, 256), jnp.bfloat16)
-        with pytest.raises(ValueError, match="at most 128, not 256"):
+        wide = jnp.zeros((1, 3, 1, 257), jnp.bfloat16)
+        with pytest.raises(ValueError, match="at most 256, not 257"):
             kernels.sparse_attention(wide, wide, wide, mask=Window(2), impl="pallas_gpu")
         for name in ("a", "b"):
             arguments = dict.fromkeys("qkvab", q) | {"g": q, name: q.astype("float32")}

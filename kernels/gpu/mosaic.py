@@ -51,6 +51,23 @@ def product(a: Any, b: Any, *more: tuple[Any, Any]) -> jax.Array:
     return pl.run_scoped(multiply, plgpu.WGMMAAccumulatorRef((TILE, TILE), jnp.float32))
 
 
+def sums(run: Callable, count: int) -> tuple[jax.Array, ...]:
+    """So many tiles of float32, which begin at 0 and to which ``run(refs)`` adds products by ``add``."""
+
+    def within(*refs):
+        run(refs)
+        return tuple(ref[...] for ref in refs)
+
+    return pl.run_scoped(within, *[plgpu.WGMMAAccumulatorRef((TILE, TILE), jnp.float32)] * count)
+
+
+def add(*terms: tuple[Any, Any, Any]) -> None:
+    """To each reference of ``sums`` the product of two; all run at once. No register holds the product by itself."""
+    for total, left, right in terms:
+        plgpu.wgmma(total, left, right)
+    plgpu.wgmma_wait(0)
+
+
 def transposed(ref: Any) -> Any:
     """The reference with its two axes exchanged; nothing moves."""
     return ref.transpose((1, 0))

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from ..gpu.mosaic import TILE, block, call, fetch, indices, part, scan, send, sent, shared, spread_integers
+from ..gpu.mosaic import TILE, block, call, fetch, indices, part, scan, send, sent, shared, spread_integers, sums
 from . import gpu_tile
 from .gpu_tile import Wanted
 
@@ -65,13 +65,15 @@ def _query_kernel(heads: int, q, k, v, limits, bounds, dy, stats, dq, query, lim
     lo, hi = (spread_integers(limit.at[i], 0) for i in range(2))
     of_queries = gpu_tile.query_stats(stat)
 
-    def step(m, k, v, dquery):
-        key = indices()[1] + m * TILE
-        seen = (lo <= key) & (key <= hi)
-        return gpu_tile.add_query_gradient(query, dout, k, v, seen, of_queries, low, dquery)
+    def run(dquery):
+        def step(m, k, v):
+            key = indices()[1] + m * TILE
+            seen = (lo <= key) & (key <= hi)
+            gpu_tile.add_query_gradient(query, dout, k, v, seen, of_queries, low, dquery)
 
-    nothing = gpu_tile.no_gradient(q.shape[3])
-    gpu_tile.write((query, _of_queries(step, [k, v], bounds, h // heads, nothing)))
+        _of_queries(step, [k, v], bounds, h // heads, None)
+
+    gpu_tile.write((query, sums(run, q.shape[3] // TILE)))
     send((query, dq.at[b, part(n), h]))
     sent(everywhere=True)
 
@@ -98,21 +100,22 @@ def _key_kernel(heads: int, wanted: Wanted, q, k, v, limits, bounds, dy, stats, 
     tile = lambda i: first + lax.rem(i, count)  # noqa: E731
     K, V = q.shape[3], v.shape[3]
 
-    def step(_, query, dout, limit, stat, carry):
-        lo, hi = (spread_integers(limit.at[i], 1) for i in range(2))
-        token = indices()[0] + m * TILE
-        return gpu_tile.add_key_gradients(key, value, query, dout, (lo <= token) & (token <= hi), stat, low, carry)
-
     wide = lambda width: block((TILE, None, width), lambda i: (tile(i), head(i), 0))  # noqa: E731
     of_tile = block((None, 2, TILE), lambda i: (tile(i), 0, 0), factor=False)
     of_both = block((None, None, 2, TILE), lambda i: (head(i), tile(i), 0, 0), factor=False)
-    gradients = scan(
-        step, heads * count, BUFFERS, [wide(K), wide(V), of_tile, of_both],
-        [q.at[b], dy.at[b], limits.at[b], stats.at[b]],
-        wanted.nothing(K, V),
-    )  # fmt: skip
+
+    def run(dkey, dvalue):
+        def step(_, query, dout, limit, stat):
+            lo, hi = (spread_integers(limit.at[i], 1) for i in range(2))
+            token = indices()[0] + m * TILE
+            seen = (lo <= token) & (token <= hi)
+            gpu_tile.add_key_gradients(key, value, query, dout, seen, stat, low, dkey, dvalue)
+
+        blocks, arrays = [wide(K), wide(V), of_tile, of_both], [q.at[b], dy.at[b], limits.at[b], stats.at[b]]
+        scan(step, heads * count, BUFFERS, blocks, arrays, None)
+
     buffers = wanted.of(key, value)
-    gpu_tile.write(*zip(buffers, wanted.of(*gradients), strict=True))
+    gpu_tile.write(*zip(buffers, wanted.sums(run, K, V), strict=True))
     send(*((buffer, out.at[b, part(m), g]) for buffer, out in zip(buffers, outputs, strict=True)))
     sent(everywhere=True)
 

@@ -27,6 +27,7 @@ from ..gpu.mosaic import (
     sent,
     shared,
     spread_integers,
+    sums,
     zeros,
 )  # fmt: skip
 from . import gpu_tile
@@ -148,10 +149,13 @@ def _query_kernel(size: int, heads: int, q, k, v, limits, pieces, steps, dy, sta
     lo, hi = (spread_integers(limit.at[i], 0) for i in range(2))
     of_queries = gpu_tile.query_stats(stat)
 
-    def step(n, k, v, dquery):
-        return gpu_tile.add_query_gradient(query, dout, k, v, keys.seen(n, lo, hi), of_queries, low, dquery)
+    def run(dquery):
+        def step(n, k, v, _):
+            gpu_tile.add_query_gradient(query, dout, k, v, keys.seen(n, lo, hi), of_queries, low, dquery)
 
-    gpu_tile.write((query, keys.scan(step, gpu_tile.no_gradient(q.shape[4]))))
+        keys.scan(step, None)
+
+    gpu_tile.write((query, sums(run, q.shape[4] // TILE)))
     send((query.at[rows], dq.at[b, h, n]))
     sent(everywhere=True)
 
@@ -191,15 +195,18 @@ def _key_kernel(heads: int, wanted: Wanted, q, k, v, limits, entries, first, dy,
             (limits.at[b, n], limit.at[slot]), (stats.at[b, head, n], stat.at[slot]),
         ]  # fmt: skip
 
-    def step(entry, slot, carry):
-        lo, hi = (spread_integers(limit.at[slot, i], 1) for i in range(2))
-        token, (_, begin, end) = indices()[0] + m * TILE, entry
-        seen = (jnp.maximum(lo, begin) <= token) & (token <= jnp.minimum(hi, end - 1))
-        return gpu_tile.add_key_gradients(key, value, queries.at[slot], douts.at[slot], seen, stat.at[slot], low, carry)
+    def run(dkey, dvalue):
+        def step(entry, slot, _):
+            lo, hi = (spread_integers(limit.at[slot, i], 1) for i in range(2))
+            token, (_, begin, end) = indices()[0] + m * TILE, entry
+            seen = (jnp.maximum(lo, begin) <= token) & (token <= jnp.minimum(hi, end - 1))
+            of_slot = queries.at[slot], douts.at[slot], seen, stat.at[slot]
+            gpu_tile.add_key_gradients(key, value, *of_slot, low, dkey, dvalue)
 
-    nothing, buffers = wanted.nothing(q.shape[4], v.shape[3]), wanted.of(key, value)
-    gradients = scan_listed(step, first[b, g, m + 1] - start, BUFFERS, read, copies, 4, nothing)
-    gpu_tile.write(*zip(buffers, wanted.of(*gradients), strict=True))
+        scan_listed(step, first[b, g, m + 1] - start, BUFFERS, read, copies, 4, None)
+
+    buffers = wanted.of(key, value)
+    gpu_tile.write(*zip(buffers, wanted.sums(run, q.shape[4], v.shape[3]), strict=True))
     send(*((buffer, out.at[b, part(m), g]) for buffer, out in zip(buffers, outputs, strict=True)))
     sent(everywhere=True)
 

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from ..gpu.mosaic import (
     LOG2E,
     TILE,
+    add,
     by_column,
     by_row,
     column,
@@ -21,6 +22,7 @@ from ..gpu.mosaic import (
     product,
     put,
     row,
+    sums,
     transposed,
     zero_column,
     zeros,
@@ -31,14 +33,9 @@ WIDTH = 256
 """The most columns of gradients that the registers of a block hold besides all else."""
 
 
-def no_gradient(width: int) -> tuple[jax.Array, ...]:
-    """Sums over nothing."""
-    return tuple(zeros() for _ in range(width // TILE))
-
-
 def nothing(V: int) -> tuple:
     """The softmax over nothing."""
-    return no_gradient(V), zero_column(), zero_column(EMPTY)
+    return tuple(zeros() for _ in range(V // TILE)), zero_column(), zero_column(EMPTY)
 
 
 def attend(query, k, v, seen, low, carry: tuple) -> tuple:
@@ -67,15 +64,14 @@ def query_stats(stat) -> tuple[jax.Array, jax.Array]:
     return by_row(column(stat.at[0])), by_row(column(stat.at[1]))
 
 
-def add_query_gradient(query, dout, k, v, seen, stats: tuple, low, dquery: tuple) -> tuple:
-    """The gradient of the queries with what is by a tile of keys."""
+def add_query_gradient(query, dout, k, v, seen, stats: tuple, low, dquery: tuple) -> None:
+    """Adds to the gradient of the queries, ``sums``, what is by a tile of keys."""
     lse, delta = stats
     s = product(query, transposed(k)) * LOG2E - lse
     p = jnp.exp2(jnp.where(seen, s, -jnp.inf))
     put(low, p * (product(dout, transposed(v)) - delta))
-    dquery = tuple(x + product(low, k.at[:, part(c)]) for c, x in enumerate(dquery))
+    add(*((x, low, k.at[:, part(c)]) for c, x in enumerate(dquery)))
     finished()
-    return dquery
 
 
 class Wanted(NamedTuple):
@@ -84,9 +80,11 @@ class Wanted(NamedTuple):
     keys: bool
     values: bool
 
-    def nothing(self, K: int, V: int) -> tuple[tuple, tuple]:
-        """Sums over nothing."""
-        return tuple(no_gradient(width) if wanted else () for wanted, width in zip(self, (K, V), strict=True))
+    def sums(self, run: Callable, K: int, V: int) -> list[tuple[jax.Array, ...]]:
+        """The gradients that ``run(dkey, dvalue)`` adds to; what is not wanted has no tiles."""
+        n = K // TILE * self.keys
+        found = sums(lambda refs: run(refs[:n], refs[n:]), n + V // TILE * self.values)
+        return self.of(found[:n], found[n:])
 
     def of(self, keys, values) -> list:
         """What there is for each that is wanted."""
@@ -100,19 +98,17 @@ def key_gradients(made: Callable[[Wanted], list[jax.Array]], K: int, V: int) -> 
     return made(Wanted(True, False)) + made(Wanted(False, True))
 
 
-def add_key_gradients(key, value, query, dout, seen, stat, low, carry: tuple) -> tuple:
-    """Those of keys and values, as far as there are any, with what is by a tile of queries; all is transposed."""
-    dkey, dvalue = carry
+def add_key_gradients(key, value, query, dout, seen, stat, low, dkey: tuple, dvalue: tuple) -> None:
+    """Adds to those of keys and values, as far as there are any, what is by a tile of queries; all is transposed."""
     s = product(key, transposed(query)) * LOG2E - by_column(row(stat.at[0]))
     p = jnp.exp2(jnp.where(seen, s, -jnp.inf))
     if dvalue:
         put(low, p)
-        dvalue = tuple(x + product(low, dout.at[:, part(c)]) for c, x in enumerate(dvalue))
+        add(*((x, low, dout.at[:, part(c)]) for c, x in enumerate(dvalue)))
     if dkey:
         put(low, p * (product(value, transposed(dout)) - by_column(row(stat.at[1]))))
-        dkey = tuple(x + product(low, query.at[:, part(c)]) for c, x in enumerate(dkey))
+        add(*((x, low, query.at[:, part(c)]) for c, x in enumerate(dkey)))
     finished()
-    return dkey, dvalue
 
 
 def write(*pairs: tuple[Any, tuple]) -> None:
