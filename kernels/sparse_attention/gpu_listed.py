@@ -54,7 +54,7 @@ class Layout:
         ]
         self.limits = jnp.stack(limits, 2)
         self.first, self.last = limits[0].min(-1), limits[1].max(-1)  # that any query of a tile sees
-        self.of_keys = [self.keys(x) for x in (k, v)]
+        self.k, self.v = self.keys(k), self.keys(v)
 
     def _tiles(self, x, fill: int = 0):
         """``[B, T, G, R or 1, ...]`` as ``[B, G, tiles, rows, ...]``."""
@@ -118,7 +118,7 @@ class Layout:
     def inverted(self) -> Inverted:
         """The tiles of queries that each tile of keys is seen by."""
         start, end, first = self._blocks()
-        M, tiles = self.of_keys[0].shape[1] // TILE, self.N * self.each
+        M, tiles = self.k.shape[1] // TILE, self.N * self.each
         met = start[..., None] // TILE + jnp.arange((self.lists.size + TILE - 2) // TILE + 1, dtype=start.dtype)
         begin, stop = jnp.maximum(start[..., None], met * TILE), jnp.minimum(end[..., None], (met + 1) * TILE)
         met = jnp.where((begin < stop) & (stop > first[..., None]), met, M)
@@ -140,16 +140,17 @@ class Layout:
 def forward(lists: Listed, q, k, v):
     """The softmax over what the lists name, and the logarithm of the denominator."""
     layout = Layout(lists, q, k, v)
-    y, lse = gpu_lists.forward(layout.piece, layout.queries(q), *layout.of_keys, layout.limits, layout.listed())
-    lse = layout.back(lse[:, :, :, : layout.rows, None], 1)
-    return layout.back(y, v.shape[3]), lse[..., 0]
+    arrays = layout.queries(q), layout.k, layout.v, layout.limits
+    y, lse = gpu_lists.forward(layout.piece, *arrays, layout.listed())
+    return layout.back(y, v.shape[3]), layout.back(lse[:, :, :, : layout.rows, None], 1)[..., 0]
 
 
 def backward(lists: Listed, q, k, v, dy, lse, delta):
     """The gradients of q, k and v. ``lse`` is that of all parts together, ``delta`` is ``sum(dy * y)``."""
     layout = Layout(lists, q, k, v)
-    arrays = layout.queries(q), *layout.of_keys, layout.limits
+    arrays = layout.queries(q), layout.k, layout.v, layout.limits
     rest = layout.queries(dy), layout.stats(jnp.stack([lse * LOG2E, delta], -1))
     dq = gpu_lists.query_gradients(layout.piece, *arrays, layout.listed(), *rest)
     dk, dv = gpu_lists.key_gradients(*arrays, layout.inverted(), *rest)
-    return layout.back(dq, q.shape[4]), *(dx[:, : x.shape[1], :, : x.shape[3]] for dx, x in ((dk, k), (dv, v)))
+    dk, dv = (dx[:, : x.shape[1], :, : x.shape[3]] for dx, x in ((dk, k), (dv, v)))
+    return layout.back(dq, q.shape[4]), dk, dv

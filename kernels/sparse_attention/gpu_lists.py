@@ -89,14 +89,15 @@ class _Listed:
     def seen(self, n, lo, hi) -> jax.Array:
         """Which keys of tile n each query sees."""
         column = indices()[1]
-        key = begin = end = None
-        for i in range(TILE // self.size):
-            at, *rest = self._piece(n, i)
-            found = [column + (at - i * self.size), *(jnp.full_like(column, x) for x in rest)]
-            if key is not None:
-                later = column >= i * self.size
-                found = [jnp.where(later, new, old) for new, old in zip(found, (key, begin, end), strict=True)]
-            key, begin, end = found
+
+        def of(i: int) -> list[jax.Array]:
+            at, begin, end = self._piece(n, i)
+            return [column + (at - i * self.size), jnp.full_like(column, begin), jnp.full_like(column, end)]
+
+        key, begin, end = of(0)
+        for i in range(1, TILE // self.size):
+            found = zip(of(i), (key, begin, end), strict=True)
+            key, begin, end = (jnp.where(column >= i * self.size, new, old) for new, old in found)
         return (jnp.maximum(lo, begin) <= key) & (key <= jnp.minimum(hi, end - 1))
 
     def scan(self, step, carry):
