@@ -28,6 +28,7 @@ SILU = {"activation": "silu"}
 
 
 TWICE = Blocks(np.asarray([[[[0, 8, 8, 0]], [[16, 3, 16, -1]]]], np.int32), 8, 16)
+LONGER = [[*[0] * 8, *[-1] * 2, *[3] * 189]]
 listed = partial(sparse.chosen, B=1, G=1)
 
 
@@ -105,6 +106,11 @@ FURTHER = {
         SPARSE("several rows, packed, sinks", Window(9, sinks=2), sparse.inputs(2, 33, 4, 2, S=70, ids=sparse.PADDED)),
         SPARSE("bigbird", BigBird(8, 2, 2, sinks=3), sparse.inputs(1, 70, 2, 1)),
         SPARSE("lists for a token", listed(3, 8, T=19, G=2), sparse.inputs(1, 19, 16, 2, 64, 64)),
+        SPARSE("gathered", listed(2, 64, T=40, S=150), sparse.inputs(1, 40, 2, 1, 64, 64, S=150)),
+        SPARSE("gathered, packed", listed(2, 70, T=99, G=2), sparse.inputs(1, 99, 2, 1, 64, 64, ids=IDS)),
+        SPARSE("gathered, several rows", listed(2, 64, 3, B=2, T=33, G=2, S=70),
+               sparse.inputs(2, 33, 4, 2, S=70, ids=sparse.PADDED)),
+        SPARSE("gathered bigbird, packed", BigBird(64, 1, 2, sinks=3), sparse.inputs(1, 199, 2, 2, ids=LONGER)),
         SPARSE("lists, wide", listed(2, 80, 40, B=2, T=90, G=2), sparse.inputs(2, 90, 4, 2, 128, 40)),
         SPARSE("lists, long", listed(4, 64, 64, T=330), sparse.inputs(1, 330, 2, 1, 128, 128)),
         SPARSE("lists, several rows, packed", listed(2, 17, 8, B=2, T=33, G=4, S=70),

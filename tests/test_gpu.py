@@ -12,7 +12,7 @@ import pytest
 from gpu_cases import FURTHER, INTERPRETED, lowered
 from subquad import kernels
 from subquad.kernels import dispatch, gpu
-from subquad.kernels.sparse_attention import Window, gpu_listed, listed, pallas_gpu, xla
+from subquad.kernels.sparse_attention import Window, gpu_blocks, gpu_listed, listed, pallas_gpu, xla
 from test_ops import CASES, call, check, definition, draw, everything
 
 OPS_WITH_KERNELS = [op for op, impls in dispatch.IMPLEMENTATIONS.items() if "pallas_gpu" in impls]
@@ -118,8 +118,8 @@ def test_tiles_of_which_nothing_is_seen_are_skipped(lengths):
     ("size", "queries", "n", "reason"),
     [
         (7, 64, 1, "a block must have at least 8 keys, .* not 7"),
-        (8, 3, 1, "a list must serve at least 8 rows of a tile of 64, not 6: 3 queries of 2 heads"),
-        (8, 64, 257, "a list may name at most 2048 keys where blocks have 8, not 2056"),
+        (8, 3, 1, "fewer than 64 keys must serve at least 8 rows of a tile of 64, not 6: 3 queries of 2 heads"),
+        (8, 64, 257, "a tile may list at most 2048 keys, not 2056"),
     ],
 )
 def test_lists_that_kernels_do_not_take_are_refused_in_words(size, queries, n, reason):
@@ -139,9 +139,10 @@ def test_listed_blocks_are_fetched_once_and_others_never(size, queries, H):
     layout = gpu_listed.Layout(lists, x, x[:, :, :, 0], x[:, :, :, 0])
     tiles = layout.N * layout.each
     found, inverted = (jax.tree.map(np.asarray, f()) for f in (layout.listed, layout.inverted))
+    piece = gpu_blocks.piece_of(size)
     fetched, of_keys = np.zeros((2, tiles, 64 * -(-T // 64)), int)
     for n in range(tiles):
-        used = found.steps[0, 0, n] * (64 // layout.piece)
+        used = found.steps[0, 0, n] * (64 // piece)
         for begin, end in found.pieces[0, 0, n, :, :used].T:
             fetched[n, begin:end] += 1
         assert (found.pieces[0, 0, n, :, used:] == 0).all()

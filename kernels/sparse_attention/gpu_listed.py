@@ -1,10 +1,9 @@
-"""What the GPU kernels of lists work on: queries in tiles, blocks in pieces, and which tiles of queries see a key."""
+"""Lists of blocks by the GPU kernels: queries that share a list in tiles of rows, and those of few gathered."""
 
-import jax
 import jax.numpy as jnp
 
 from ..gpu.mosaic import LOG2E, TILE
-from . import gpu_lists
+from . import gpu_blocks, gpu_gathered, gpu_lists
 from .gpu_lists import Inverted, Lists
 from .listed import Listed
 
@@ -14,24 +13,26 @@ PIECES = 256
 """The most pieces of a list, which a copy fetches at once."""
 
 
+def gathers(size: int, queries: int, R: int) -> bool:
+    """Whether queries must be gathered to fill tiles, and are."""
+    return queries * R < LEAST and size >= gpu_gathered.LEAST
+
+
 def unsupported(size: int, queries: int, n: int, R: int) -> str | None:
     """Why no kernel runs ``n`` blocks of ``size`` keys for so many queries of R heads, in words."""
     if size < LEAST:
         return f"a block must have at least {LEAST} keys, which a copy fetches at once, not {size}"
-    if queries * R < LEAST:
+    gathered = gathers(size, queries, R)
+    if not gathered and queries * R < LEAST:
         return (
-            f"a list must serve at least {LEAST} rows of a tile of {TILE}, not {queries * R}: "
-            f"{queries} queries of {R} heads that share it and its keys"
+            f"a list of blocks of fewer than {gpu_gathered.LEAST} keys must serve at least {LEAST} rows of a tile of "
+            f"{TILE}, not {queries * R}: {queries} queries of {R} heads that share it and its keys"
         )
-    piece = piece_of(size)
-    if n * -(-size // piece) > PIECES:
-        return f"a list may name at most {PIECES * piece} keys where blocks have {size}, not {n * size}"
+    n, longest = (1, 2 * size) if gathered else (n, size)  # of a tile
+    piece = gpu_blocks.piece_of(longest)
+    if n * -(-longest // piece) > PIECES:
+        return f"a tile may list at most {PIECES * piece} keys, not {n * longest}"
     return None
-
-
-def piece_of(size: int) -> int:
-    """Keys that one copy fetches: of those that fill a block with the fewest to spare the largest."""
-    return min((64, 32, 16, 8), key=lambda piece: -(-size // piece) * piece)
 
 
 class Layout:
@@ -40,7 +41,7 @@ class Layout:
     def __init__(self, lists: Listed, q, k, v):
         self.B, self.T, self.G, self.R, _ = q.shape
         self.S, self.Hk = k.shape[1:3]
-        self.lists, self.piece = lists, piece_of(lists.size)
+        self.lists = lists
         self.width = lists.queries * self.R
         self.each = -(-self.width // TILE)  # tiles of a list
         self.rows = TILE if self.each > 1 else -(-self.width // LEAST) * LEAST
@@ -52,9 +53,12 @@ class Layout:
             jnp.pad(x[:, 0], (filled, filled, (0, TILE - self.rows)), constant_values=fill)
             for x, fill in zip(limits, (self.S, -1), strict=True)
         ]
-        self.limits = jnp.stack(limits, 2)
-        self.first, self.last = limits[0].min(-1), limits[1].max(-1)  # that any query of a tile sees
-        self.k, self.v = self.keys(k), self.keys(v)
+        self.limits = jnp.stack(limits, 2)[:, None]
+        first, last = (x[:, None, :, None] for x in (limits[0].min(-1), limits[1].max(-1)))
+        start, end = (jnp.moveaxis(jnp.repeat(x, self.each, 1), 2, 1) for x in (lists.start, lists.end))
+        start = jnp.maximum(start, jnp.where(start < end, first, start))
+        self.ends = start, jnp.maximum(start, jnp.minimum(end, last + 1))  # without what no query of a tile sees
+        self.k, self.v = gpu_blocks.keys(k), gpu_blocks.keys(v)
 
     def _tiles(self, x, fill: int = 0):
         """``[B, T, G, R or 1, ...]`` as ``[B, G, tiles, rows, ...]``."""
@@ -68,15 +72,17 @@ class Layout:
         x = jnp.pad(x, (*[ends(0)] * 3, late, *[ends(0)] * (x.ndim - 4)), constant_values=fill)
         return x.reshape(*x.shape[:2], self.N * self.each, self.rows, *x.shape[4:])
 
-    def _wide(self, x):
-        return jnp.pad(x, (*[(0, 0)] * (x.ndim - 1), (0, -x.shape[-1] % TILE)))
+    @property
+    def length(self) -> int:
+        """The most keys of a block."""
+        return self.lists.size
 
     def queries(self, x):
         """``[B, T, G, R, width]`` in tiles, whose width is whole tiles too."""
-        return self._tiles(self._wide(x))
+        return self._tiles(gpu_blocks.wide(x))
 
-    def back(self, x, width: int):
-        """The opposite."""
+    def summed(self, x, width: int):
+        """The opposite: a query has one row."""
         x = x[..., :width].reshape(self.B, self.G, self.N, self.each * self.rows, width)[:, :, :, : self.width]
         x = x.reshape(self.B, self.G, self.N, self.lists.queries, self.R, width)
         return jnp.moveaxis(x, 1, 3).reshape(self.B, -1, self.G, self.R, width)[:, : self.T]
@@ -86,71 +92,38 @@ class Layout:
         x = jnp.pad(self._tiles(x), (*[(0, 0)] * 3, (0, TILE - self.rows), (0, 0)))
         return x.swapaxes(3, 4)
 
-    def keys(self, x):
-        """``[B, S, Hk, width]`` in whole tiles."""
-        return self._wide(jnp.pad(x, ((0, 0), (0, -self.S % TILE), (0, 0), (0, 0))))
-
-    def _blocks(self):
-        """Where each tile's blocks begin and end, ``[B, 1 or G, tiles, n]``, and the first key that it sees.
-
-        What comes after all its queries is cut off.
-        """
-        of_tiles = lambda x: jnp.moveaxis(jnp.repeat(x, self.each, 1), 2, 1)  # noqa: E731
-        first, last = self.first[:, None, :, None], self.last[:, None, :, None]
-        start, end = of_tiles(self.lists.start), of_tiles(self.lists.end)
-        return start, jnp.maximum(start, jnp.minimum(end, last + 1)), first
+    def merged(self, y, lse, width: int):
+        """The softmax of the queries, and the logarithm of its denominator."""
+        return self.summed(y, width), self.summed(lse[:, :, :, : self.rows, None], 1)[..., 0]
 
     def listed(self) -> Lists:
         """The pieces that each tile of queries fetches."""
-        start, end, first = self._blocks()
-        begin = start[..., None] + self.piece * jnp.arange(-(-self.lists.size // self.piece), dtype=start.dtype)
-        stop = jnp.minimum(begin + self.piece, end[..., None])
-        begin, stop = (x.reshape(*start.shape[:3], -1) for x in (begin, stop))
-        used = (begin < stop) & (stop > first)
-        order, fit = jnp.argsort(~used, axis=3, stable=True), TILE // self.piece
-        late = (0, -order.shape[3] % 16)  # whole tiles, and bytes for each thread of a copy
-        begin, stop = (
-            jnp.pad(jnp.take_along_axis(jnp.where(used, x, 0), order, 3), (*[(0, 0)] * 3, late)) for x in (begin, stop)
-        )
-        steps = -(-jnp.sum(used, 3, dtype=jnp.int32) // fit)
-        return Lists(jnp.stack([begin, stop], 3).astype(jnp.int32), steps)
+        return gpu_blocks.fetched(*self.ends, self.length)
 
     def inverted(self) -> Inverted:
         """The tiles of queries that each tile of keys is seen by."""
-        start, end, first = self._blocks()
-        M, tiles = self.k.shape[1] // TILE, self.N * self.each
-        met = start[..., None] // TILE + jnp.arange((self.lists.size + TILE - 2) // TILE + 1, dtype=start.dtype)
-        begin, stop = jnp.maximum(start[..., None], met * TILE), jnp.minimum(end[..., None], (met + 1) * TILE)
-        met = jnp.where((begin < stop) & (stop > first[..., None]), met, M)
-        whose = jnp.arange(self.G // self.Hk, dtype=jnp.int32)[:, None] * tiles + jnp.arange(tiles, dtype=jnp.int32)
+        return gpu_blocks.inverted(*self.ends, self.length, (self.G, self.Hk), self.k.shape[1] // TILE)
 
-        def by_head(x):
-            x = jnp.broadcast_to(x, (self.B, self.G, *met.shape[2:]))
-            return x.reshape(self.B, self.Hk, -1)
 
-        of = jnp.broadcast_to(whose[..., None, None], (self.B, self.Hk, *whose.shape, *met.shape[3:]))
-        met, *fields = by_head(met), of.reshape(self.B, self.Hk, -1), by_head(begin), by_head(stop)
-        order = jnp.argsort(met, axis=2, stable=True)
-        entries = jnp.stack([jnp.take_along_axis(x, order, 2) for x in fields], 2).astype(jnp.int32)
-        count = jax.vmap(jax.vmap(lambda x: jnp.bincount(x, length=M + 1)))(met)
-        starts = jnp.cumsum(count[..., :M], 2, dtype=jnp.int32)
-        return Inverted(entries, jnp.pad(starts, ((0, 0), (0, 0), (1, 0))))
+def layout(lists: Listed, q, k, v) -> Layout | gpu_gathered.Layout:
+    """Queries as the kernels take them."""
+    return (gpu_gathered.Layout if gathers(lists.size, lists.queries, q.shape[3]) else Layout)(lists, q, k, v)
 
 
 def forward(lists: Listed, q, k, v):
     """The softmax over what the lists name, and the logarithm of the denominator."""
-    layout = Layout(lists, q, k, v)
-    arrays = layout.queries(q), layout.k, layout.v, layout.limits
-    y, lse = gpu_lists.forward(layout.piece, *arrays, layout.listed())
-    return layout.back(y, v.shape[3]), layout.back(lse[:, :, :, : layout.rows, None], 1)[..., 0]
+    rows = layout(lists, q, k, v)
+    arrays = rows.queries(q), rows.k, rows.v, rows.limits
+    y, lse = gpu_lists.forward(gpu_blocks.piece_of(rows.length), *arrays, rows.listed())
+    return rows.merged(y, lse, v.shape[3])
 
 
 def backward(lists: Listed, q, k, v, dy, lse, delta):
     """The gradients of q, k and v. ``lse`` is that of all parts together, ``delta`` is ``sum(dy * y)``."""
-    layout = Layout(lists, q, k, v)
-    arrays = layout.queries(q), layout.k, layout.v, layout.limits
-    rest = layout.queries(dy), layout.stats(jnp.stack([lse * LOG2E, delta], -1))
-    dq = gpu_lists.query_gradients(layout.piece, *arrays, layout.listed(), *rest)
-    dk, dv = gpu_lists.key_gradients(*arrays, layout.inverted(), *rest)
+    rows = layout(lists, q, k, v)
+    arrays = rows.queries(q), rows.k, rows.v, rows.limits
+    rest = rows.queries(dy), rows.stats(jnp.stack([lse * LOG2E, delta], -1))
+    dq = gpu_lists.query_gradients(gpu_blocks.piece_of(rows.length), *arrays, rows.listed(), *rest)
+    dk, dv = gpu_lists.key_gradients(*arrays, rows.inverted(), *rest)
     dk, dv = (dx[:, : x.shape[1], :, : x.shape[3]] for dx, x in ((dk, k), (dv, v)))
-    return layout.back(dq, q.shape[4]), dk, dv
+    return rows.summed(dq, q.shape[4]), dk, dv

@@ -4,7 +4,7 @@ Blocks of keys are cut in pieces, of which one or several fill a tile of 64 keys
 the gradients of keys the lists are inverted before: no two blocks of the card add to one place, and sums go in order.
 
 Arrays of queries are ``[B, G, tiles, rows, width]``, those of keys ``[B, S, Hk, width]``. Limits are the first and the
-last key that each query sees, ``[B, tiles, 2, 64]``.
+last key that each query sees, ``[B, 1 or G, tiles, 2, 64]``.
 """
 
 import functools
@@ -60,13 +60,18 @@ def _place() -> list[jax.Array]:
     return [lax.axis_index(name) for name in ("batch", "head", "tile")]
 
 
+def _head(h, x):
+    """The head of an array that may have one for all."""
+    return h if x.shape[1] > 1 else 0
+
+
 class _Listed:
     """The keys that the list of this block's queries names."""
 
     def __init__(self, size: int, k, v, lists: Lists, listed, kept: tuple, heads: int):
         b, h, n = _place()
         self.size, self.listed, self.kept = size, listed, kept
-        self.own = b, h if lists.steps.shape[1] > 1 else 0, n
+        self.own = b, _head(h, lists.steps), n
         self.steps = lists.steps[self.own]
         self.pieces = lists.pieces.at[self.own]
         self.of = lambda ref, at: ref.at[b, pl.ds(at, size), lax.div(h, heads)]
@@ -112,7 +117,7 @@ def _forward_kernel(size: int, heads: int, q, k, v, limits, pieces, steps, y, ls
     query, limit, listed, *kept, low, out, log = scratch
     b, h, n = _place()
     keys, rows = _Listed(size, k, v, Lists(pieces, steps), listed, tuple(kept), heads), pl.ds(0, q.shape[3])
-    fetch((q.at[b, h, n], query.at[rows]), (limits.at[b, n], limit), (keys.pieces, listed))
+    fetch((q.at[b, h, n], query.at[rows]), (limits.at[b, _head(h, limits), n], limit), (keys.pieces, listed))
     lo, hi = (spread_integers(limit.at[i], 0) for i in range(2))
 
     def step(n, k, v, carry):
@@ -146,7 +151,7 @@ def _query_kernel(size: int, heads: int, q, k, v, limits, pieces, steps, dy, sta
     b, h, n = _place()
     keys, rows = _Listed(size, k, v, Lists(pieces, steps), listed, tuple(kept), heads), pl.ds(0, q.shape[3])
     fetch((q.at[b, h, n], query.at[rows]), (dy.at[b, h, n], dout.at[rows]))
-    fetch((limits.at[b, n], limit), (keys.pieces, listed), (stats.at[b, h, n], stat))
+    fetch((limits.at[b, _head(h, limits), n], limit), (keys.pieces, listed), (stats.at[b, h, n], stat))
     lo, hi = (spread_integers(limit.at[i], 0) for i in range(2))
     of_queries = gpu_tile.query_stats(stat)
 
@@ -193,7 +198,7 @@ def _key_kernel(heads: int, wanted: Wanted, q, k, v, limits, entries, first, dy,
         head, n = g * heads + lax.div(entry[0], N), lax.rem(entry[0], N)
         return [
             (q.at[b, head, n], queries.at[slot, rows]), (dy.at[b, head, n], douts.at[slot, rows]),
-            (limits.at[b, n], limit.at[slot]), (stats.at[b, head, n], stat.at[slot]),
+            (limits.at[b, _head(head, limits), n], limit.at[slot]), (stats.at[b, head, n], stat.at[slot]),
         ]  # fmt: skip
 
     def run(dkey, dvalue):
