@@ -59,6 +59,7 @@ INTERPRETED = {
         SPARSE("window, more keys, sinks", Window(80, sinks=3), sparse.inputs(1, 70, 1, 1, 128, 40, S=201)),
         SPARSE("dilated", Dilated(4, 3, sinks=2), sparse.inputs(1, 70, 2, 2, 16, 24)),
         SPARSE("lists, packed", listed(3, 12, 33, T=99), sparse.inputs(1, 99, 2, 1, 64, 64, ids=IDS)),
+        SPARSE("lists, gathered", listed(2, 64, T=5, S=70), sparse.inputs(1, 5, 2, 1, S=70)),
         SPARSE("lists of a head, more keys", listed(2, 70, 9, T=17, G=2, S=90), sparse.inputs(1, 17, 2, 1, S=90)),
     ),
     "selective_scan": (

@@ -160,6 +160,31 @@ def test_listed_blocks_are_fetched_once_and_others_never(size, queries, H):
     np.testing.assert_array_equal(of_keys, named)
 
 
+@pytest.mark.parametrize("packed", [False, True])
+def test_every_pair_of_a_query_and_a_block_is_gathered_once(packed):
+    """Into a tile that lists all of what its rows see, and of one cell of keys."""
+    T, S, H, size, rng = 150, 300, 4, 70, np.random.default_rng(0)
+    ids = np.repeat([[3, -1, 5, 1]], [70, 9, 80, 141], axis=1) if packed else None
+    start = rng.integers(-1, S, (2, T, 2, 3)).astype(np.int32)
+    both = None if ids is None else jnp.asarray(np.repeat(ids, 2, 0))
+    lists, _ = listed.listed(kernels.Blocks(start, size), T, (2, S), both)
+    x = jnp.zeros((2, S, 2, 64), jnp.bfloat16)
+    gathered = gpu_listed.layout(lists, x[:, :T].reshape(2, T, 2, 1, 64).repeat(H // 2, 3), x, x)
+    begin, end, limits, token = map(np.asarray, (*gathered.ends, gathered.limits, gathered.token))
+    found, named = np.zeros((2, 2, H, T, S), int)
+    row = token.reshape(2, H, -1, 64)
+    for b, h, n, r in np.argwhere(limits[:, :, :, 0] <= limits[:, :, :, 1]):
+        lo, hi = limits[b, h, n, :, r]
+        found[b, h, row[b, h, n, r], lo : hi + 1] += 1
+        assert begin[b, h, n, 0] <= lo <= hi < end[b, h, n, 0] <= begin[b, h, n, 0] + gathered.length
+    starts, ends, hi = map(np.asarray, (lists.start, lists.end, lists.hi))
+    lo = np.zeros_like(hi) if lists.lo is None else np.asarray(lists.lo)
+    for b, h, t, e in np.ndindex(2, H, T, 3):
+        first, last = starts[b, t, h // 2, e], ends[b, t, h // 2, e]
+        named[b, h, t, max(first, lo[b, t]) : max(0, min(last, hi[b, t] + 1))] += 1
+    np.testing.assert_array_equal(found, named)
+
+
 def test_what_kernels_of_channels_do_not_take_is_refused_in_words():
     x, wide = jnp.zeros((1, 3, 5)), jnp.zeros((1, 3, 1, 257), jnp.bfloat16)
     refusals = {

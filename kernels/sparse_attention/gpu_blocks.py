@@ -26,7 +26,7 @@ def piece_of(size: int) -> int:
     return min((64, 32, 16, 8), key=lambda piece: -(-size // piece) * piece)
 
 
-def firsts(which: Int[Array, "B H n"], M: int) -> Int[Array, "B H M+1"]:
+def firsts(which: Int[Array, "B H n"], M: int) -> Int[Array, "B H first"]:
     """Where each of M begins among entries that are sorted by it, and where the last of them ends."""
     count = jax.vmap(jax.vmap(lambda x: jnp.bincount(x, length=M + 1)))(which)
     return jnp.pad(jnp.cumsum(count[..., :M], 2, dtype=jnp.int32), ((0, 0), (0, 0), (1, 0)))

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from .... import kernels
 from ....kernels import dispatch
 from ....kernels.sparse_attention import Window
-from ..workloads import LISTED, QKV, Size, lists
+from ..workloads import QKV, Size, lists
 from ..workloads import SOURCES as SHARED
 
 WINDOW = 1024
@@ -50,8 +50,8 @@ class Op(NamedTuple):
     parameters: Mapping[str, tuple[str, str]] = MappingProxyType({})
     """The same as ``arguments`` of what is not made of the tokens, with all axes."""
     static: Mapping[str, Any] = MappingProxyType({})
-    lists: tuple[int, int] | None = None
-    """Keys of a listed block, and queries that share a list."""
+    lists: tuple[int, int, int] | None = None
+    """Keys of a listed block, queries that share a list, and blocks of it."""
     few: int = 2
     """... and so many heads."""
     tie: Callable[[dict[str, jax.Array]], dict[str, jax.Array]] = lambda x: x
@@ -77,9 +77,15 @@ def _kappa(x: dict[str, jax.Array]) -> dict[str, jax.Array]:
 UNIT = QKV | {"q": ("HK", "unit"), "k": ("HK", "unit")}
 STATE = lambda n: lambda size: 2 * n * size.K * size.V  # noqa: E731
 """``n`` times a state is read or written by an outer product."""
-OF_LISTS = lambda size: 2 * (size.K + size.V) * 64 * (min(LISTED, size.T / 64) - 0.5)  # noqa: E731
-"""Of a query's own block it sees half."""
 ONE_KEY_HEAD = QKV | {"k": ("1K", "norm"), "v": ("1V", "plain")}
+
+
+def _of_lists(keys: int, queries: int, n: int, arguments: Mapping[str, tuple[str, str]], few: int = 2) -> Op:
+    """Sparse attention to listed blocks; of its own a query sees half."""
+    work = lambda size: 2 * (size.K + size.V) * keys * (min(n, size.T / keys) - 0.5)  # noqa: E731
+    return Op("sparse_attention", arguments, work, lists=(keys, queries, n), few=few)
+
+
 OPS: dict[str, Op] = {
     "gla none": Op("gla", UNIT, STATE(2)),
     "gla scalar": Op("gla", UNIT | {"g": ("H", "decay")}, STATE(2)),
@@ -109,8 +115,9 @@ OPS: dict[str, Op] = {
         lambda size: 2 * (size.K + size.V) * min(WINDOW, size.T / 2),
         static={"mask": Window(WINDOW)},
     ),
-    "blocks 64": Op("sparse_attention", QKV, OF_LISTS, lists=(64, 64)),
-    "blocks 64 a token": Op("sparse_attention", ONE_KEY_HEAD, OF_LISTS, lists=(64, 1), few=8),
+    "blocks 64": _of_lists(64, 64, 16, QKV),
+    "blocks 64 a token": _of_lists(64, 1, 16, ONE_KEY_HEAD, few=8),  # as NSA lists them
+    "blocks 512 a token": _of_lists(512, 1, 3, QKV),  # as MoBA
     "softmax": Op(
         "sparse_attention",
         QKV,
