@@ -119,7 +119,7 @@ def test_tiles_of_which_nothing_is_seen_are_skipped(lengths):
     [
         (7, 64, 1, "a block must have at least 8 keys, .* not 7"),
         (8, 3, 1, "fewer than 64 keys must serve at least 8 rows of a tile of 64, not 6: 3 queries of 2 heads"),
-        (8, 64, 257, "a tile may list at most 2048 keys, not 2056"),
+        (8, 64, 129, "a tile may list at most 256 pieces of 8 keys, not 258"),
     ],
 )
 def test_lists_that_kernels_do_not_take_are_refused_in_words(size, queries, n, reason):
@@ -144,6 +144,7 @@ def test_listed_blocks_are_fetched_once_and_others_never(size, queries, H):
     for n in range(tiles):
         used = found.steps[0, 0, n] * (64 // piece)
         for begin, end in found.pieces[0, 0, n, :, :used].T:
+            assert end <= begin // 8 * 8 + piece, "a copy begins at a whole group of rows"
             fetched[n, begin:end] += 1
         assert (found.pieces[0, 0, n, :, used:] == 0).all()
     for m in range(-(-T // 64)):

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Int
 
 from ..gpu.mosaic import TILE
-from .gpu_lists import Inverted, Lists
+from .gpu_lists import GROUP, Inverted, Lists
 
 Ends = Int[Array, "B #G tiles n"]
 """Of n blocks for each tile; those that end where they start are none."""
@@ -32,11 +32,16 @@ def firsts(which: Int[Array, "B H n"], M: int) -> Int[Array, "B H first"]:
     return jnp.pad(jnp.cumsum(count[..., :M], 2, dtype=jnp.int32), ((0, 0), (0, 0), (1, 0)))
 
 
+def pieces_of(size: int) -> int:
+    """Copies that hold a block, wherever it begins."""
+    return -(-(size + GROUP - 1) // piece_of(size))
+
+
 def fetched(start: Ends, end: Ends, size: int) -> Lists:
     """The pieces of blocks of at most so many keys."""
     piece = piece_of(size)
-    begin = start[..., None] + piece * jnp.arange(-(-size // piece), dtype=start.dtype)
-    stop = jnp.minimum(begin + piece, end[..., None])
+    copied = start[..., None] // GROUP * GROUP + piece * jnp.arange(pieces_of(size), dtype=start.dtype)
+    begin, stop = jnp.maximum(copied, start[..., None]), jnp.minimum(copied + piece, end[..., None])
     begin, stop = (x.reshape(*start.shape[:3], -1) for x in (begin, stop))
     used = begin < stop
     order = jnp.argsort(~used, axis=3, stable=True)

@@ -7,7 +7,7 @@ from . import gpu_blocks, gpu_gathered, gpu_lists
 from .gpu_lists import Inverted, Lists
 from .listed import Listed
 
-LEAST = 8
+LEAST = gpu_lists.GROUP
 """The fewest rows that a copy may fill of a tile: queries that share a list, or keys of a block."""
 PIECES = 256
 """The most pieces of a list, which a copy fetches at once."""
@@ -29,9 +29,8 @@ def unsupported(size: int, queries: int, n: int, R: int) -> str | None:
             f"{TILE}, not {queries * R}: {queries} queries of {R} heads that share it and its keys"
         )
     n, longest = (1, 2 * size) if gathered else (n, size)  # of a tile
-    piece = gpu_blocks.piece_of(longest)
-    if n * -(-longest // piece) > PIECES:
-        return f"a tile may list at most {PIECES * piece} keys, not {n * longest}"
+    if (pieces := n * gpu_blocks.pieces_of(longest)) > PIECES:
+        return f"a tile may list at most {PIECES} pieces of {gpu_blocks.piece_of(longest)} keys, not {pieces}"
     return None
 
 

@@ -1,7 +1,7 @@
 """Lists of blocks on a Hopper GPU: a tile of queries fetches what its list names, a tile of keys what names it.
 
-Blocks of keys are cut in pieces, of which one or several fill a tile of 64 keys; a copy fetches one from anywhere. For
-the gradients of keys the lists are inverted before: no two blocks of the card add to one place, and sums go in order.
+Blocks of keys are cut in pieces, of which one or several fill a tile of 64 keys, and a copy fetches one. For the
+gradients of keys the lists are inverted before: no two blocks of the card add to one place, and sums go in order.
 
 Arrays of queries are ``[B, G, tiles, rows, width]``, those of keys ``[B, S, Hk, width]``. Limits are the first and the
 last key that each query sees, ``[B, 1 or G, tiles, 2, 64]``.
@@ -35,6 +35,9 @@ from .gpu_tile import Wanted
 
 BUFFERS = 2
 """How many tiles are in shared memory."""
+GROUP = 8
+"""Rows of keys that the card's layout keeps together: a copy of keys begins at a multiple. Of one that does not, zeros
+would arrive past the first group, which the interpreter does not know."""
 
 
 class Lists(NamedTuple):
@@ -78,10 +81,10 @@ class _Listed:
         self.keys, self.last = (k, v), k.shape[1] - size
 
     def _piece(self, n, i: int) -> tuple[jax.Array, jax.Array, jax.Array]:
-        """Where piece i of tile n is fetched from, begins and ends: no copy goes beyond the keys."""
+        """Where the copy of piece i of tile n begins, and it begins and ends: no copy goes beyond the keys."""
         at = n * (TILE // self.size) + i
         begin = self.listed[0, at]
-        return jnp.minimum(begin, self.last), begin, self.listed[1, at]
+        return jnp.minimum(lax.div(begin, GROUP) * GROUP, self.last), begin, self.listed[1, at]
 
     def copies(self, n, slot) -> list:
         """Of the keys and values of tile n."""
