@@ -45,8 +45,13 @@ def arguments(K: int, V: int) -> dict[str, dict]:
     named = {f"{op} {gate}": given | {"g": g} for op, given in ops.items() for gate, g in gates.items()}
     named |= {"dplr": {**qkv, "a": shape(K), "b": shape(K), "g": gates["vector"]}}
     lists = kernels.Blocks(jax.ShapeDtypeStruct((1, T // 64, 1, 3), jnp.int32), 64, 64)
-    masks = {"window": kernels.Window(100), "lists": lists} if max(K, V) <= 128 else {}
-    return named | {f"sparse_attention {name}": qkv | {"mask": mask} for name, mask in masks.items()}
+    masks = {"window": kernels.Window(100), "lists": lists}
+    named |= {f"sparse_attention {name}": qkv | {"mask": mask} for name, mask in masks.items()}
+    if max(K, V) <= 128:
+        for what, B, H in (("a sequence", 1, 1), ("8", 9, 15)):
+            given = {"gates": (B, T, H, 4, K), "r": (H, 4, K, K)}
+            named[f"slstm {what}"] = {name: jax.ShapeDtypeStruct(x, jnp.bfloat16) for name, x in given.items()}
+    return named
 
 
 def compile_for(device, op: str, given: dict) -> None:
