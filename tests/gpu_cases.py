@@ -3,6 +3,7 @@
 from functools import partial
 from itertools import product
 
+import numpy as np
 import pytest
 from subquad.kernels.cases import Case
 from subquad.kernels.delta_rule import cases as delta
@@ -17,7 +18,7 @@ from subquad.kernels.short_conv.cases import inputs as short_conv
 from subquad.kernels.slstm.cases import BFLOAT16 as SLSTM
 from subquad.kernels.slstm.cases import Case as Exact
 from subquad.kernels.slstm.cases import inputs as slstm
-from subquad.kernels.sparse_attention import BigBird, Dilated, Strided, Window
+from subquad.kernels.sparse_attention import BigBird, Blocks, Dilated, Strided, Window
 from subquad.kernels.sparse_attention import cases as sparse
 
 SCAN = partial(Case, dtype="bfloat16", forward=5e-3, gradient=1e-2)
@@ -30,6 +31,9 @@ SILU = {"activation": "silu"}
 
 
 SHORT = [[-1, 2, -1, 2, 3, -1], [1, 4, 4, 5, -1, 5]]
+TWICE = Blocks(np.asarray([[[[0, 8, 8, 0]], [[16, 3, 16, -1]]]], np.int32), 8, 16)
+LONGER = [[*[0] * 8, *[-1] * 2, *[3] * 189]]
+listed = partial(sparse.chosen, B=1, G=1)
 
 
 def packed(n: int) -> list[list[int]]:
@@ -58,6 +62,9 @@ INTERPRETED = {
         SPARSE("window, packed", Window(30), sparse.inputs(1, 99, 2, 1, 64, 128, ids=IDS)),
         SPARSE("window, more keys, sinks", Window(80, sinks=3), sparse.inputs(1, 70, 1, 1, 128, 40, S=201)),
         SPARSE("dilated", Dilated(4, 3, sinks=2), sparse.inputs(1, 70, 2, 2, 16, 24)),
+        SPARSE("lists, packed", listed(3, 12, 33, T=99), sparse.inputs(1, 99, 2, 1, 64, 64, ids=IDS)),
+        SPARSE("lists, gathered", listed(2, 64, T=5, S=70), sparse.inputs(1, 5, 2, 1, S=70)),
+        SPARSE("lists of a head, more keys", listed(2, 70, 9, T=17, G=2, S=90), sparse.inputs(1, 17, 2, 1, S=90)),
     ),
     "selective_scan": (
         SCAN("two chunks, packed", selective_scan(1, 19, 5, 3, strong=True, state=True, ids=packed(4))),
@@ -108,6 +115,20 @@ FURTHER = {
         SPARSE("long", Window(130, sinks=4), sparse.inputs(1, 330, 4, 1, 128, 128)),
         SPARSE("all", Window(999), sparse.inputs(1, 200, 2, 2, 64, 64)),
         SPARSE("several rows, packed, sinks", Window(9, sinks=2), sparse.inputs(2, 33, 4, 2, S=70, ids=sparse.PADDED)),
+        SPARSE("bigbird", BigBird(8, 2, 2, sinks=3), sparse.inputs(1, 70, 2, 1)),
+        SPARSE("lists for a token", listed(3, 8, T=19, G=2), sparse.inputs(1, 19, 16, 2, 64, 64)),
+        SPARSE("gathered", listed(2, 64, T=40, S=150), sparse.inputs(1, 40, 2, 1, 64, 64, S=150)),
+        SPARSE("gathered, packed", listed(2, 70, T=99, G=2), sparse.inputs(1, 99, 2, 1, 64, 64, ids=IDS)),
+        SPARSE("gathered, several rows", listed(2, 64, 3, B=2, T=33, G=2, S=70),
+               sparse.inputs(2, 33, 4, 2, S=70, ids=sparse.PADDED)),
+        SPARSE("gathered bigbird, packed", BigBird(64, 1, 2, sinks=3), sparse.inputs(1, 199, 2, 2, ids=LONGER)),
+        SPARSE("lists, wide", listed(2, 80, 40, B=2, T=90, G=2), sparse.inputs(2, 90, 4, 2, 128, 40)),
+        SPARSE("lists, long", listed(4, 64, 64, T=330), sparse.inputs(1, 330, 2, 1, 128, 128)),
+        SPARSE("lists, several rows, packed", listed(2, 17, 8, B=2, T=33, G=4, S=70),
+               sparse.inputs(2, 33, 4, 2, S=70, ids=sparse.PADDED)),
+        SPARSE("lists, widest", listed(2, 64, 64, T=70), sparse.inputs(1, 70, 1, 1, 256, 256)),
+        SPARSE("window, widest", Window(30), sparse.inputs(1, 70, 2, 1, 256, 200)),
+        SPARSE("lists that name a block twice", TWICE, sparse.inputs(1, 30, 2, 1)),
     ),
     "dplr": (
         BFLOAT16("wide keys", dplr.inputs(1, 40, 1, 1, 128, 40)),
@@ -238,9 +259,13 @@ def lowered():
         for K, V in product((64, 128, 256), repeat=2):
             rare = exhaustive((K, V) not in common)
             yield pytest.param(op, BFLOAT16(f"{K}, {V}", inputs(2, 256, 2, 1, K, V)), 2, marks=rare)
-    for K, V in product((64, 128), repeat=2):
+    for K, V in product((64, 128, 256), repeat=2):
         case = SPARSE(f"{K}, {V}", Window(100), sparse.inputs(2, 256, 2, 1, K, V))
-        yield pytest.param("sparse_attention", case, 3, marks=exhaustive((K, V) != (128, 128)))
+        yield pytest.param("sparse_attention", case, 3, marks=exhaustive((K, V) != (256, 256)))
+    for (K, V), (size, queries) in product(product((64, 128, 256), repeat=2), ((64, 64), (16, 8))):
+        mask = listed(3, size, queries, B=2, T=256)
+        case = SPARSE(f"lists, {size}, {K}, {V}", mask, sparse.inputs(2, 256, 2, 1, K, V))
+        yield pytest.param("sparse_attention", case, 3, marks=exhaustive((K, V, size) != (256, 256, 64)))
     for op, inputs, dtype in (
         ("selective_scan", selective_scan(2, 64, 256, 16, state=True), "bfloat16"),
         ("selective_scan", selective_scan(2, 64, 256, 32, state=True, ids=[[0] * 64] * 2), "float32"),

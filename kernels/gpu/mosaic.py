@@ -5,6 +5,7 @@ A block is one warpgroup, which prefetches the next chunk by TMA while it comput
 knows none in registers.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -48,6 +49,23 @@ def product(a: Any, b: Any, *more: tuple[Any, Any]) -> jax.Array:
         return total[...]
 
     return pl.run_scoped(multiply, plgpu.WGMMAAccumulatorRef((TILE, TILE), jnp.float32))
+
+
+def sums(run: Callable, count: int) -> tuple[jax.Array, ...]:
+    """So many tiles of float32, which begin at 0 and to which ``run(refs)`` adds products by ``add``."""
+
+    def within(*refs):
+        run(refs)
+        return tuple(ref[...] for ref in refs)
+
+    return pl.run_scoped(within, *[plgpu.WGMMAAccumulatorRef((TILE, TILE), jnp.float32)] * count)
+
+
+def add(*terms: tuple[Any, Any, Any]) -> None:
+    """To each reference of ``sums`` the product of two; all run at once. No register holds the product by itself."""
+    for total, left, right in terms:
+        plgpu.wgmma(total, left, right)
+    plgpu.wgmma_wait(0)
 
 
 def transposed(ref: Any) -> Any:
@@ -145,6 +163,36 @@ def scan(step: Callable, chunks: int | jax.Array, buffers: int, blocks: list, re
         init_carry=state,
     )
     return pipeline(*refs)
+
+
+def scan_listed(
+    step: Callable, steps: int | jax.Array, buffers: int, read: Callable, copies: Callable, arrivals: int, state: Any
+) -> Any:
+    """``state = step(read(n), slot, state)`` in order, where what ``copies(read(n), slot)`` names has arrived.
+
+    That is ``scan`` where what is fetched is looked up. ``read`` is called a step before its numbers are needed, and
+    nothing waits for them; it must give some for steps past the last too.
+    """
+
+    def run(barriers):
+        def start(found, slot):
+            for source, target in copies(found, slot):
+                plgpu.copy_gmem_to_smem(source, target, barriers.at[slot])
+
+        def one(n, carry):
+            (found, *later), state = carry
+            slot = lax.rem(n, buffers)
+            plgpu.barrier_wait(barriers.at[slot])
+            state = step(found, slot, state)
+            pl.when(n + buffers < steps)(lambda: start(later[-1], slot))
+            return (*later, read(n + buffers + 1)), state
+
+        ahead = tuple(read(jnp.int32(n)) for n in range(buffers + 1))
+        for slot in range(buffers):
+            pl.when(slot < steps)(functools.partial(start, ahead[slot], slot))
+        return lax.fori_loop(jnp.int32(0), steps, one, (ahead, state))[1]
+
+    return pl.run_scoped(run, plgpu.Barrier(num_arrivals=arrivals, num_barriers=buffers))
 
 
 def call(
