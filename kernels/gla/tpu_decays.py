@@ -37,26 +37,16 @@ class Decays:
             until = Sums(until.coarse, until.fine + math.log2(scale))
         self.enter = where(cut and cut.row == cut.before, jnp.exp2(from_start(until)))
         """From the entering state to each token, ``[heads, C]``."""
-        self.until, self.since, self.end, self.segments = until, since, end, cut
+        self.until, self.since, self.segments = until, since, cut
 
     @functools.cached_property
     def _since(self) -> Sums:
         return self.since.columns()
 
-    @functools.cached_property
-    def _enter(self) -> jax.Array:
-        return self.enter.T
-
     def columns(self, h: int) -> Sums:
         """``since`` of head h, each in all lanes, ``[C, LANES]``: once, rather than wherever it is used."""
         coarse, fine = self._since
         return Sums(lanes(coarse[:, h : h + 1]), lanes(fine[:, h : h + 1]))
-
-    def ends(self, h: int, since: Sums) -> tuple[jax.Array, jax.Array]:
-        """Of head h, from the entering and to the leaving state, ``[C, LANES]``."""
-        cut = self.segments
-        leave = where(cut and cut.column == cut.last, jnp.exp2(self.end[h : h + 1] - since))
-        return lanes(self._enter[:, h : h + 1]), leave
 
     def within(self, h: int, j: slice, since: Sums) -> jax.Array:
         """From the tokens of a tile, which are rows, to those from there on."""

@@ -9,7 +9,6 @@ those that are read have to be brought into columns. What a head does with its d
 """
 
 import functools
-from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -19,24 +18,6 @@ from jax.experimental import pallas as pl
 from ..tpu.mosaic import LANES, dot, exact_sums, running_sums, triangle
 from .tpu_blocks import Plan, read_segments
 from .tpu_decays import Decays
-
-Tokens = Callable[[slice], jax.Array]
-"""Reads some tokens of a block."""
-ALL = slice(None)
-
-
-def widen(x: jax.Array, width: int) -> jax.Array:
-    """``[C, LANES]`` with equal lanes as ``[C, width]``."""
-    return jnp.concatenate([x] * -(-width // LANES), 1)[:, :width]
-
-
-def lane_sum(*xs: jax.Array) -> jax.Array:
-    """The sum of all over the last axis, ``[C, 1]``: registers are added before lanes are."""
-    pieces = [x[:, n : n + LANES] for x in xs for n in range(0, x.shape[1], LANES)]
-    whole = [piece for piece in pieces if piece.shape[1] == LANES]
-    rest = [piece for piece in pieces if piece.shape[1] < LANES]
-    parts = [*([functools.reduce(jnp.add, whole)] if whole else []), *rest]
-    return functools.reduce(jnp.add, [jnp.sum(x, 1, keepdims=True) for x in parts])
 
 
 def weights(plan: Plan, decay: Decays, q, k) -> list[list[jax.Array]]:
@@ -75,106 +56,115 @@ def forward_kernel(plan: Plan, keep: bool, packed: bool, *refs) -> None:
     scores = [whole([x.astype(low) for x in tiles]) for tiles in weights(plan, decay, q, k)]
     for n, group in enumerate(plan.groups()):
         for h in group:
-            one, state, values = slice(h, h + 1), last[0, h], v[plan.value(h)].T
+            one, state, values = slice(h, h + 1), last[0, h], v[0, h]
             if keep:
                 kept[0][0, h, 0] = state.astype(low)
-            out = dot(values, scores[h]) + dot(state.astype(low), q[0, n], (1, 1)) * decay.enter[one]
-            y[plan.value(h)] = out.astype(y.dtype).T
+            out = dot(values, scores[h]) + dot(state.astype(low), q[0, n]) * decay.enter[one]
+            y[0, h] = out.astype(y.dtype)
             new = (values.astype(jnp.float32) * decay.leave[one]).astype(low)
-            last[0, h] = decay.through[one] * state + dot(new, k[0, n])
+            last[0, h] = decay.through[one] * state + dot(new, k[0, n], (1, 1))
 
 
 def score_products(plan: Plan, q, k, n: int) -> list[jax.Array]:
     """The products of each tile of keys with the queries from there on, of key head n."""
-    return [dot(k[0, n, j], q[0, n, j.start :], (1, 1)) for j in plan.tiles()]
+    return [dot(k[0, n, :, j], q[0, n, :, j.start :], (0, 0)) for j in plan.tiles()]
 
 
 class Ones(NamedTuple):
-    """One more column of the values, all ones: its part of the state, and the cotangents."""
+    """One more row of the values, all ones: its part of the state, and the cotangents."""
 
     state: jax.Array
-    """``[1, K]``."""
+    """``[K, LANES]``, equal lanes."""
     dstate: jax.Array
-    """``[1, K]``."""
-    dy_row: jax.Array
+    """``[K, LANES]``, equal lanes."""
+    dy: jax.Array
     """``[1, C]``."""
-    dy_column: jax.Array
-    """``[C, LANES]``."""
+
+
+class Scores(NamedTuple):
+    """Of one head, by tiles of tokens that are read, which are rows; columns are those from there on."""
+
+    weights: list[jax.Array]
+    cotangents: list[jax.Array]
+    """Of the products of keys and queries."""
+    ends: jax.Array
+    """Cotangents of the logarithms of decays, by the token that reads, ``[1, C]``."""
+    begins: jax.Array
+    """The same by the token that is read, ``[C, 1]``."""
+
+
+def dscores(plan: Plan, decay: Decays, h: int, products: list[jax.Array], v, dy, ones: jax.Array | None) -> Scores:
+    """The scores of head h, and their cotangents; ``ones`` is that of one more row of the values."""
+    since, weights, cotangents, ends, begins = decay.columns(h), [], [], [], []
+    row, col = (jax.lax.broadcasted_iota(jnp.int32, (LANES, LANES), axis) for axis in (0, 1))
+    for j, product in zip(plan.tiles(), products, strict=True):
+        later, within = slice(j.start, plan.C), decay.within(h, j, since)
+        found = dot(v[:, j], dy[:, later], (0, 0))
+        found = (found if ones is None else found + ones[:, later]) * within
+        weights.append((product * within).astype(v.dtype))
+        cotangents.append(found.astype(v.dtype))
+        both = product * found
+        pieces = [both[:, m : m + LANES] for m in range(0, both.shape[1], LANES)]
+        pieces[0] = jnp.where(row == col, 0, pieces[0])  # a token's own product does not depend on gates
+        ends.append(after(j, jnp.concatenate([jnp.sum(x, 0, keepdims=True) for x in pieces], 1)))
+        begins.append(jnp.sum(sum(pieces), 1, keepdims=True))
+    return Scores(weights, cotangents, functools.reduce(jnp.add, ends), jnp.concatenate(begins, 0))
+
+
+def after(j: slice, x: jax.Array) -> jax.Array:
+    """What begins with a tile, with zeros before it."""
+    return jnp.concatenate([jnp.zeros((x.shape[0], j.start), x.dtype), x], 1) if j.start else x
+
+
+def wide(x: jax.Array, C: int) -> jax.Array:
+    """``[K, LANES]`` with equal lanes as ``[K, C]``."""
+    return jnp.concatenate([x] * (C // LANES), 1)
 
 
 class Gradients(NamedTuple):
     """The gradients of one head in a chunk."""
 
     q: jax.Array
+    """``[K, C]``."""
     k: jax.Array
-    v: list[jax.Array]
-    """Of each tile."""
-    state: jax.Array
-    read: jax.Array
-    """Of the logarithms of decays, by the token that reads from others in the chunk, ``[1, C]``."""
-    column: jax.Array
-    """The same of what is read from the state, less what others read from a token, ``[C, 1]``."""
+    """``[K, C]``."""
+    v: jax.Array
+    """``[V, C]``."""
+    ends: jax.Array
+    """Of the logarithms of decays from the entering state, by the token that reads, ``[1, C]``."""
     leave: jax.Array
-    """By the token that writes into the leaving state, ``[C, 1]``."""
+    """The same by the token that writes into the leaving state, ``[1, C]``."""
     through: jax.Array
     """From state to state, ``[1, 1]``."""
-    ones: jax.Array | None
-    """Of the state of ``Ones``."""
 
 
 def gradients(
-    plan: Plan, decay: Decays, h: int, products: list[jax.Array], q: Tokens, k: Tokens, v: Tokens, dy: Tokens,
-    state: jax.Array, ds: jax.Array, ones: Ones | None = None,
-) -> Gradients:  # fmt: skip
-    """Those of what head h did; ``ds`` is the leaving state's."""
-    C, K, V, low, tiles = plan.C, plan.K, plan.V, state.dtype, plan.tiles()
-    since, through = decay.columns(h), decay.through[h : h + 1]
-    enter, leave = decay.ends(h, since)
-    dq_read, dk_write = dot(dy(ALL), state), dot(v(ALL), ds.astype(low))
+    plan: Plan, decay: Decays, h: int, scores: Scores, q, k, v, dy, state, ds, ones: Ones | None
+) -> Gradients:
+    """Those of what head h did, but for the state's; ``ds`` is the leaving state's."""
+    C, low, one = plan.C, state.dtype, slice(h, h + 1)
+    enter, leave = decay.enter[one], decay.leave[one]
+    qf, kf, lowered = q.astype(jnp.float32), k.astype(jnp.float32), ds.astype(low)
+    dq_read, dk_write = dot(state, dy, (0, 0)), dot(lowered, v, (0, 0))
+    passed = jnp.sum(state.astype(jnp.float32) * ds, keepdims=True)
     if ones is not None:
-        dk_write = dk_write + ones.dstate
-    dq_read, dk_write = widen(enter, K) * dq_read, widen(leave, K) * dk_write
-    qf, kf = q(ALL).astype(jnp.float32), k(ALL).astype(jnp.float32)
-    passed, dones = jnp.sum(state.astype(jnp.float32) * ds, keepdims=True), None
-    if ones is not None:
-        entered = widen(enter * ones.dy_column, K)
-        dq_read = dq_read + entered * ones.state
-        passed = passed + jnp.sum(ones.state * ones.dstate, keepdims=True)
-        dones = through * ones.dstate + jnp.sum(qf * entered, 0, keepdims=True)
-    dv_write = widen(leave, V) * dot(k(ALL), ds.astype(low), (1, 1))
-    along_i, along_j, dk_within, scores, dv = [jnp.zeros((1, C), jnp.float32)], [], [], [], []
-    row, col = (jax.lax.broadcasted_iota(jnp.int32, (LANES, LANES), axis) for axis in (0, 1))
-    for j, product in zip(tiles, products, strict=True):
+        dq_read = dq_read + wide(ones.state, C) * ones.dy
+        dk_write = dk_write + wide(ones.dstate, C)
+        passed = passed + jnp.sum(ones.state[:, :1] * ones.dstate[:, :1], keepdims=True)
+    dq_read, dk_write = dq_read * enter, dk_write * leave
+    dq, dk, dv = [dq_read], [], []
+    for j, weights, cotangents in zip(plan.tiles(), scores.weights, scores.cotangents, strict=True):
         later = slice(j.start, C)
-        within = decay.within(h, j, since)
-        dproduct = dot(v(j), dy(later), (1, 1))
-        dproduct = (dproduct if ones is None else dproduct + ones.dy_row[:, later]) * within
-        dv.append(dot((product * within).astype(low), dy(later)) + dv_write[j])
-        both = product * dproduct
-        pieces = [both[:, m : m + LANES] for m in range(0, both.shape[1], LANES)]
-        pieces[0] = jnp.where(row == col, 0, pieces[0])  # a token's own product does not depend on gates
-        before = [jnp.zeros((1, j.start), jnp.float32)] if j.start else []
-        along_i.append(jnp.concatenate([*before, *[jnp.sum(x, 0, keepdims=True) for x in pieces]], 1))
-        along_j.append(sum(pieces))
-        scores.append(dproduct.astype(low))
-        dk_within.append(dot(scores[-1], q(later)))
-    dq_within = []
-    for m, i in enumerate(tiles):
-        parts = [dot(part[:, i.start - j.start :][:, :LANES], k(j), (0, 0))
-                 for part, j in zip(scores, tiles[: m + 1], strict=False)]  # fmt: skip
-        dq_within.append(sum(parts))
-    column = lane_sum(qf * dq_read, -jnp.concatenate(along_j, 0))
-    read_key = (qf * widen(enter, K)).astype(low)
+        dq.append(after(j, dot(k[:, j], cotangents)))
+        dk.append(dot(q[:, later], cotangents, (1, 1)))
+        dv.append(dot(dy[:, later], weights, (1, 1)))
     return Gradients(
-        q=jnp.concatenate(dq_within, 0) + dq_read,
-        k=jnp.concatenate(dk_within, 0) + dk_write,
-        v=dv,
-        state=through * ds + dot(dy(ALL), read_key, (0, 0)),
-        read=functools.reduce(jnp.add, along_i),
-        column=column,
-        leave=lane_sum(kf * dk_write),
-        through=through * passed,
-        ones=dones,
+        q=functools.reduce(jnp.add, dq),
+        k=jnp.concatenate(dk, 1) + dk_write,
+        v=jnp.concatenate(dv, 1) + dot(lowered, k) * leave,
+        ends=jnp.sum(qf * dq_read, 0, keepdims=True),
+        leave=jnp.sum(kf * dk_write, 0, keepdims=True),
+        through=decay.through[one] * passed,
     )
 
 
@@ -221,21 +211,23 @@ def backward_kernel(plan: Plan, packed: bool, *refs) -> None:
 
     sums = running_sums(g[0, 0])
     decay = Decays(sums, sums, None, read_segments(ids), plan.scale)
-    read, through, columns, leave = [], [], Columns(C), Columns(C)
-    for n, group in enumerate(plan.groups()):
-        products = score_products(plan, q, k, n)
-        dq_all, dk_all = [jnp.zeros((C, K), jnp.float32)] * 2
-        for h in group:
-            head = plan.tokens(q, n), plan.tokens(k, n), plan.values(v, h), plan.values(dy, h)
-            d = gradients(plan, decay, h, products, *head, kept[0, h, 0], dstate[0, h])
-            for j, one in zip(plan.tiles(), d.v, strict=True):
-                dv[plan.value(h, j)] = one.astype(dv.dtype)
-            dq_all, dk_all, dstate[0, h] = dq_all + d.q, dk_all + d.k, d.state
-            read.append(d.read)
-            through.append(d.through)
-            columns.put(h, d.column)
-            leave.put(h, d.leave)
-        dq[0, n] = dq_all.astype(dq.dtype)
-        dk[0, n] = dk_all.astype(dk.dtype)
+    ends, begins, leave, through = [], Columns(C), [], []
+    heads = [(h, n) for n, group in enumerate(plan.groups()) for h in group]
+    products = [score_products(plan, q, k, n) for n in range(plan.keys)]
+    scores = [dscores(plan, decay, h, products[n], v[0, h], dy[0, h], None) for h, n in heads]
+    dqs, dks = ([jnp.zeros((K, C), jnp.float32)] * plan.keys for _ in range(2))
+    for h, n in heads:
+        one, ds = slice(h, h + 1), dstate[0, h]
+        d = gradients(plan, decay, h, scores[h], q[0, n], k[0, n], v[0, h], dy[0, h], kept[0, h, 0], ds, None)
+        read = (dy[0, h].astype(jnp.float32) * decay.enter[one]).astype(q.dtype)
+        dstate[0, h] = decay.through[one] * ds + dot(read, q[0, n], (1, 1))
+        dv[0, h] = d.v.astype(dv.dtype)
+        dqs[n], dks[n] = dqs[n] + d.q, dks[n] + d.k
+        ends.append(d.ends + scores[h].ends)
+        begins.put(h, scores[h].begins)
+        leave.append(d.leave)
+        through.append(d.through)
+    for n in range(plan.keys):
+        dq[0, n], dk[0, n] = dqs[n].astype(dq.dtype), dks[n].astype(dk.dtype)
     rows = functools.partial(rows_of, C=C, n=count)
-    dg[0, 0] = gate_gradients(rows(read) + columns.rows(count), leave.rows(count), rows(through))
+    dg[0, 0] = gate_gradients(rows(ends) - begins.rows(count), rows(leave), rows(through))

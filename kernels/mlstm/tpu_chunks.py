@@ -17,7 +17,6 @@ from ..gla.tpu_scalar import (
     Ones,
     gate_gradients,
     gradients,
-    lane_sum,
     rows_of,
     score_products,
     weights,
@@ -52,18 +51,18 @@ def forward_kernel(plan: Plan, keep: bool, packed: bool, *refs) -> None:
         kept[2][0, 0, :count] = jnp.zeros((count, plan.C), jnp.float32)
     for n, group in enumerate(plan.groups()):
         for h in group:
-            one, state, values = slice(h, h + 1), last[0, h], v[plan.value(h)].T
+            one, state, values = slice(h, h + 1), last[0, h], v[0, h]
             if keep:
                 kept[0][0, h, 0] = state.astype(low)
             inside, divisor = scores[h]
-            read = dot(norms.below(state.astype(low)), q[0, n], (1, 1))
+            read = dot(norms.below(state.astype(low)), q[0, n])
             divisor = divisor + norms.of(h, read) * decay.enter[one]
             out = dot(values, inside) + read[: plan.V] * decay.enter[one]
-            y[plan.value(h)] = (out * (1 / jnp.maximum(jnp.abs(divisor), least[one]))).astype(y.dtype).T
+            y[0, h] = (out * (1 / jnp.maximum(jnp.abs(divisor), least[one]))).astype(y.dtype)
             if keep:
                 kept[2][0, 0, one] = divisor
             new = (values.astype(jnp.float32) * decay.leave[one]).astype(low)
-            written = dot(leaves.below(new), k[0, n])
+            written = dot(leaves.below(new), k[0, n], (1, 1))
             last[0, h] = decay.through[one] * state + written[: plan.V]
             lines[0, 0, one, LANES:] = decay.through[one] * entering[one, LANES:] + leaves.of(h, written)
     lines[0, 0, :, :LANES] = jnp.broadcast_to(found.m[:, -1:], (count, LANES))
@@ -98,33 +97,34 @@ def backward_kernel(plan: Plan, packed: bool, *refs) -> None:
 
     entering, norm, m = kept_lines[0, 0, 0], norms[0, 0, :count], norms[0, 0, count:]
     found = gates(g[0, 0], i[0, 0], entering[:, :1], read_segments(ids), m)
-    least, size, along = found.least / plan.scale, jnp.abs(norm), Columns(C)
+    least, size = found.least / plan.scale, jnp.abs(norm)
     decay = found.decays(1 / jnp.maximum(size, least))
-    for h in range(plan.heads):
-        along.put(h, lane_sum(dy[plan.value(h)].astype(jnp.float32) * y[plan.value(h)].astype(jnp.float32)))
-    dnorm = jnp.where(size > least, -jnp.sign(norm), 0) * along.rows(count)
-    dnorms = dnorm.T
-    read, through, columns, leave, own = [], [], Columns(C), Columns(C), Columns(C)
+    pairs = [dy[0, h].astype(jnp.float32) * y[0, h].astype(jnp.float32) for h in range(plan.heads)]
+    along = rows_of([jnp.sum(x, 0, keepdims=True) for x in pairs], C, count)
+    dnorm = jnp.where(size > least, -jnp.sign(norm), 0) * along
+    norms_in, dnorms_out = (x[:, LANES:].T for x in (entering, dlines[0, 0]))
+    entered = Terms(decay.enter * dnorm, low)
+    ends, begins, leave, through, own = [], Columns(C), [], [], []
     for n, group in enumerate(plan.groups()):
         products = score_products(plan, q, k, n)
-        dq_all, dk_all = [jnp.zeros((C, K), jnp.float32)] * 2
+        dq_all, dk_all = [jnp.zeros((K, C), jnp.float32)] * 2
         for h in group:
             one = slice(h, h + 1)
-            ones = Ones(entering[one, LANES:], dlines[0, 0, one, LANES:], dnorm[one], lanes(dnorms[:, one]))
-            head = plan.tokens(q, n), plan.tokens(k, n), plan.values(v, h), plan.values(dy, h)
-            d = gradients(plan, decay, h, products, *head, states[0, h, 0], dstate[0, h], ones)
-            for t, part in zip(plan.tiles(), d.v, strict=True):
-                dv[plan.value(h, t)] = part.astype(dv.dtype)
+            ones = Ones(lanes(norms_in[:, one]), lanes(dnorms_out[:, one]), dnorm[one])
+            head = q[0, n], k[0, n], v[0, h], dy[0, h], states[0, h, 0], dstate[0, h]
+            d = gradients(plan, decay, h, products, *head, ones)
+            dv[0, h] = d.v.astype(dv.dtype)
             dq_all, dk_all = dq_all + d.q, dk_all + d.k
-            dstate[0, h], dlines[0, 0, one, LANES:] = d.state, d.ones
-            read.append(d.read)
+            passing = decay.through[one] * dlines[0, 0, one, LANES:]
+            dstate[0, h] = decay.through[one] * dstate[0, h] + d.state[: plan.V]
+            dlines[0, 0, one, LANES:] = passing + entered.of(h, d.state)
+            ends.append(d.ends)
+            begins.put(h, d.begins)
+            leave.append(d.leave)
             through.append(d.through)
-            columns.put(h, d.column)
-            leave.put(h, d.leave)
-            own.put(h, lane_sum(k[0, n].astype(jnp.float32) * d.k))
+            own.append(jnp.sum(k[0, n].astype(jnp.float32) * d.k, 0, keepdims=True))
         dq[0, n] = dq_all.astype(dq.dtype)
         dk[0, n] = dk_all.astype(dk.dtype)
-    dg[0, 0] = gate_gradients(
-        rows_of(read, C, count) + columns.rows(count), leave.rows(count), rows_of(through, C, count)
-    )
-    di[0, 0] = own.rows(count)
+    rows = functools.partial(rows_of, C=C, n=count)
+    dg[0, 0] = gate_gradients(rows(ends) - begins.rows(count), rows(leave), rows(through))
+    di[0, 0] = rows(own)
