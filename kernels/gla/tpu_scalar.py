@@ -215,19 +215,19 @@ def backward_kernel(plan: Plan, packed: bool, *refs) -> None:
     heads = [(h, n) for n, group in enumerate(plan.groups()) for h in group]
     products = [score_products(plan, q, k, n) for n in range(plan.keys)]
     scores = [dscores(plan, decay, h, products[n], v[0, h], dy[0, h], None) for h, n in heads]
-    dqs, dks = ([jnp.zeros((K, C), jnp.float32)] * plan.keys for _ in range(2))
-    for h, n in heads:
-        one, ds = slice(h, h + 1), dstate[0, h]
-        d = gradients(plan, decay, h, scores[h], q[0, n], k[0, n], v[0, h], dy[0, h], kept[0, h, 0], ds, None)
-        read = (dy[0, h].astype(jnp.float32) * decay.enter[one]).astype(q.dtype)
-        dstate[0, h] = decay.through[one] * ds + dot(read, q[0, n], (1, 1))
-        dv[0, h] = d.v.astype(dv.dtype)
-        dqs[n], dks[n] = dqs[n] + d.q, dks[n] + d.k
-        ends.append(d.ends + scores[h].ends)
-        begins.put(h, scores[h].begins)
-        leave.append(d.leave)
-        through.append(d.through)
-    for n in range(plan.keys):
-        dq[0, n], dk[0, n] = dqs[n].astype(dq.dtype), dks[n].astype(dk.dtype)
+    for n, group in enumerate(plan.groups()):
+        dq_all, dk_all = [jnp.zeros((K, C), jnp.float32)] * 2
+        for h in group:
+            one, ds = slice(h, h + 1), dstate[0, h]
+            d = gradients(plan, decay, h, scores[h], q[0, n], k[0, n], v[0, h], dy[0, h], kept[0, h, 0], ds, None)
+            read = (dy[0, h].astype(jnp.float32) * decay.enter[one]).astype(q.dtype)
+            dstate[0, h] = decay.through[one] * ds + dot(read, q[0, n], (1, 1))
+            dv[0, h] = d.v.astype(dv.dtype)
+            dq_all, dk_all = dq_all + d.q, dk_all + d.k
+            ends.append(d.ends + scores[h].ends)
+            begins.put(h, scores[h].begins)
+            leave.append(d.leave)
+            through.append(d.through)
+        dq[0, n], dk[0, n] = dq_all.astype(dq.dtype), dk_all.astype(dk.dtype)
     rows = functools.partial(rows_of, C=C, n=count)
     dg[0, 0] = gate_gradients(rows(ends) - begins.rows(count), rows(leave), rows(through))

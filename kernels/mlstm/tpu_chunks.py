@@ -109,24 +109,24 @@ def backward_kernel(plan: Plan, packed: bool, *refs) -> None:
     heads = [(h, n) for n, group in enumerate(plan.groups()) for h in group]
     products = [score_products(plan, q, k, n) for n in range(plan.keys)]
     scores = [dscores(plan, decay, h, products[n], v[0, h], dy[0, h], dnorm[h : h + 1]) for h, n in heads]
-    dqs, dks = ([jnp.zeros((K, C), jnp.float32)] * plan.keys for _ in range(2))
-    for h, n in heads:
-        one, ds = slice(h, h + 1), dstate[0, h]
-        ones = Ones(lanes(norms_in[:, one]), lanes(dnorms_out[:, one]), dnorm[one])
-        d = gradients(plan, decay, h, scores[h], q[0, n], k[0, n], v[0, h], dy[0, h], states[0, h, 0], ds, ones)
-        read = (dy[0, h].astype(jnp.float32) * decay.enter[one]).astype(low)
-        read = dot(entered.below(read), q[0, n], (1, 1))
-        dstate[0, h] = decay.through[one] * ds + read[: plan.V]
-        dlines[0, 0, one, LANES:] = decay.through[one] * dlines[0, 0, one, LANES:] + entered.of(h, read)
-        dv[0, h] = d.v.astype(dv.dtype)
-        dqs[n], dks[n] = dqs[n] + d.q, dks[n] + d.k
-        ends.append(d.ends + scores[h].ends)
-        begins.put(h, scores[h].begins)
-        leave.append(d.leave)
-        through.append(d.through)
-        own.append(jnp.sum(k[0, n].astype(jnp.float32) * d.k, 0, keepdims=True))
-    for n in range(plan.keys):
-        dq[0, n], dk[0, n] = dqs[n].astype(dq.dtype), dks[n].astype(dk.dtype)
+    for n, group in enumerate(plan.groups()):
+        dq_all, dk_all = [jnp.zeros((K, C), jnp.float32)] * 2
+        for h in group:
+            one, ds = slice(h, h + 1), dstate[0, h]
+            ones = Ones(lanes(norms_in[:, one]), lanes(dnorms_out[:, one]), dnorm[one])
+            d = gradients(plan, decay, h, scores[h], q[0, n], k[0, n], v[0, h], dy[0, h], states[0, h, 0], ds, ones)
+            read = (dy[0, h].astype(jnp.float32) * decay.enter[one]).astype(low)
+            read = dot(entered.below(read), q[0, n], (1, 1))
+            dstate[0, h] = decay.through[one] * ds + read[: plan.V]
+            dlines[0, 0, one, LANES:] = decay.through[one] * dlines[0, 0, one, LANES:] + entered.of(h, read)
+            dv[0, h] = d.v.astype(dv.dtype)
+            dq_all, dk_all = dq_all + d.q, dk_all + d.k
+            ends.append(d.ends + scores[h].ends)
+            begins.put(h, scores[h].begins)
+            leave.append(d.leave)
+            through.append(d.through)
+            own.append(jnp.sum(k[0, n].astype(jnp.float32) * d.k, 0, keepdims=True))
+        dq[0, n], dk[0, n] = dq_all.astype(dq.dtype), dk_all.astype(dk.dtype)
     rows = functools.partial(rows_of, C=C, n=count)
     dg[0, 0] = gate_gradients(rows(ends) - begins.rows(count), rows(leave), rows(through))
     di[0, 0] = rows(own)
