@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from ..tpu.mosaic import LANES, Sums, dot, split
-from .tpu_blocks import Segments, where
+from .tpu_blocks import Plan, Segments, where
 
 
 class Decays:
@@ -68,3 +68,8 @@ class Decays:
                 holds = pair if holds is None else holds & pair
             parts.append(jnp.exp2(exponent if holds is None else jnp.where(holds, exponent, -jnp.inf)))
         return jnp.concatenate(parts, 1)
+
+
+def score_products(plan: Plan, q, k, n: int) -> list[jax.Array]:
+    """The products of each tile of keys with the queries from there on, of key head n."""
+    return [dot(k[0, n, :, j], q[0, n, :, j.start :], (0, 0)) for j in plan.tiles()]

@@ -1,5 +1,6 @@
 """What the TPU kernels are written with. Imported only where one runs."""
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -82,6 +83,23 @@ def split(x: jax.Array) -> list[jax.Array]:
         terms.append(x.astype(jnp.bfloat16))
         x = x - terms[-1].astype(jnp.float32)
     return terms
+
+
+class Terms:
+    """Rows of all heads ``[heads, n]`` as further rows of a left factor, without rounding."""
+
+    def __init__(self, x: jax.Array, low):
+        self.count, self.terms = x.shape[0], split(x) if low == jnp.bfloat16 else [x]
+
+    def below(self, x: jax.Array) -> jax.Array:
+        """The rows, below those of another left factor."""
+        return jnp.concatenate([x, *self.terms], 0)
+
+    def of(self, h: int, product: jax.Array) -> jax.Array:
+        """What the row of head h gave, ``[1, n]``."""
+        start = product.shape[0] - self.count * len(self.terms) + h
+        ends = range(start, product.shape[0], self.count)
+        return functools.reduce(jnp.add, [product[n : n + 1] for n in ends])
 
 
 def exact_sums(x: jax.Array, matrix: jax.Array) -> jax.Array:
