@@ -6,8 +6,8 @@ import math
 import jax
 import jax.numpy as jnp
 
-from ..tpu.mosaic import LANES, Sums, dot, split
-from .tpu_blocks import Plan, Segments, where
+from ..tpu.mosaic import LANES, Spread, Sums, dot
+from .tpu_blocks import Plan, Segments, lanes, where
 
 
 class Decays:
@@ -40,19 +40,21 @@ class Decays:
         self.until, self.since, self.segments = until, since, cut
 
     @functools.cached_property
-    def _since(self) -> jax.Array:
-        """Both parts of ``since`` of all heads, each as three terms, as columns."""
-        terms = [x.astype(jnp.float32) for part in self.since for x in split(part)]
-        return jnp.concatenate(terms, 0).T.astype(jnp.bfloat16)
+    def _columns(self) -> Sums:
+        return self.since.columns()
+
+    @functools.cached_property
+    def _spread(self) -> Spread:
+        return Spread(*self.since)
 
     def columns(self, h: int) -> Sums:
         """``since`` of head h, each in all lanes, ``[C, LANES]``: once, rather than wherever it is used."""
-        count, terms = self.since.coarse.shape[0], self._since
-        shape = terms.shape[1], 2 * LANES
-        row, lane = (jax.lax.broadcasted_iota(jnp.int32, shape, axis) for axis in (0, 1))
-        chosen = (row % count == h) & ((row < 3 * count) == (lane < LANES))
-        found = dot(terms, chosen.astype(jnp.float32).astype(jnp.bfloat16))
-        return Sums(found[:, :LANES], found[:, LANES:])
+        coarse, fine = self._columns
+        return Sums(lanes(coarse[:, h : h + 1]), lanes(fine[:, h : h + 1]))
+
+    def product_columns(self, h: int) -> Sums:
+        """The same by a product, for where more waits for the unit that crosses lanes than for the matrix unit."""
+        return Sums(*self._spread.of(h))
 
     def within(self, h: int, j: slice, since: Sums) -> jax.Array:
         """From the tokens of a tile, which are rows, to those from there on."""

@@ -11,20 +11,22 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from ..tpu.mosaic import LANES, Terms, dot, exact_sums, triangle
-from .tpu_blocks import Plan, lanes
+from ..tpu.mosaic import LANES, Spread, Terms, dot, exact_sums, triangle
+from .tpu_blocks import Plan
 from .tpu_decays import Decays, score_products
 
 
-class Ones(NamedTuple):
-    """One more row of the values, all ones, of all heads: its part of the state, and the cotangents."""
+class Ones:
+    """One more row of the values, all ones, of all heads.
 
-    state: jax.Array
-    """``[heads, K]``."""
-    dstate: jax.Array
-    """``[heads, K]``."""
-    dy: jax.Array
-    """``[heads, C]``."""
+    Args:
+      state: its part of the state, ``[heads, K]``.
+      dstate: the cotangent of that, of the leaving state.
+      dy: the cotangent of what is read, ``[heads, C]``.
+    """
+
+    def __init__(self, state: jax.Array, dstate: jax.Array, dy: jax.Array):
+        self.state, self.dstate, self.dy, self.columns = state, dstate, dy, Spread(state, dstate)
 
 
 class Rows(NamedTuple):
@@ -55,14 +57,16 @@ def after(j: slice, x: jax.Array) -> jax.Array:
     return jnp.concatenate([jnp.zeros((x.shape[0], j.start), x.dtype), x], 1) if j.start else x
 
 
-def scores_and_cotangents(plan: Plan, decay: Decays, h: int, products: list[jax.Array], v, dy, ones) -> Scores:
-    """Those of head h; ``ones`` ``[1, C]`` is the cotangent of one more row of the values, if there is any."""
-    since, weights, cotangents, ends, begins = decay.columns(h), [], [], [], []
+def scores_and_cotangents(
+    plan: Plan, decay: Decays, h: int, products: list[jax.Array], v, dy, ones: Ones | None
+) -> Scores:
+    """Those of head h."""
+    since, weights, cotangents, ends, begins = decay.product_columns(h), [], [], [], []
     row, col = (jax.lax.broadcasted_iota(jnp.int32, (LANES, LANES), axis) for axis in (0, 1))
     for j, product in zip(plan.tiles(), products, strict=True):
         later, within = slice(j.start, plan.C), decay.within(h, j, since)
         found = dot(v[:, j], dy[:, later], (0, 0))
-        found = (found if ones is None else found + ones[:, later]) * within
+        found = (found if ones is None else found + ones.dy[h : h + 1, later]) * within
         weights.append((product * within).astype(v.dtype))
         cotangents.append(found.astype(v.dtype))
         both = product * found
@@ -93,12 +97,13 @@ class Gradients(NamedTuple):
 def gradients(
     plan: Plan, decay: Decays, h: int, scores: Scores, q, k, v, dy, state, ds, ones: Ones | None
 ) -> Gradients:
-    """Those of what head h did, but for the entering state's; ``ds`` is the leaving state's, ``ones`` of columns."""
+    """Those of what head h did, but for the entering state's; ``ds`` is the leaving state's."""
     C, low, one = plan.C, state.dtype, slice(h, h + 1)
     dq_read, dk_write = dot(state, dy, (0, 0)), dot(ds.astype(low), v, (0, 0))
     if ones is not None:
-        wide = lambda x: jnp.concatenate([lanes(x[:, one])] * (C // LANES), 1)  # noqa: E731
-        dq_read, dk_write = dq_read + wide(ones.state) * ones.dy[one], dk_write + wide(ones.dstate)
+        wide = lambda x: jnp.concatenate([x] * (C // LANES), 1)  # noqa: E731
+        n, dn = ones.columns.of(h)
+        dq_read, dk_write = dq_read + wide(n) * ones.dy[one], dk_write + wide(dn)
     dq_read, dk_write = dq_read * decay.enter[one], dk_write * decay.leave[one]
     dq, dk, dv = [dq_read], [], []
     for j, weights, cotangents in zip(plan.tiles(), scores.weights, scores.cotangents, strict=True):
@@ -156,10 +161,8 @@ def backward(plan: Plan, decay: Decays, inputs: tuple, outputs: tuple, count: in
     (q, k, v, dy, states), (dq, dk, dv, dstate), low = inputs, outputs, inputs[0].dtype
     products = [score_products(plan, q, k, n) for n in range(plan.keys)]
     heads = [(h, n) for n, group in enumerate(plan.groups()) for h in group]
-    row = lambda h: None if ones is None else ones.dy[h : h + 1]  # noqa: E731
-    scores = [scores_and_cotangents(plan, decay, h, products[n], v[0, h], dy[0, h], row(h)) for h, n in heads]
+    scores = [scores_and_cotangents(plan, decay, h, products[n], v[0, h], dy[0, h], ones) for h, n in heads]
     entered = None if ones is None else Terms(decay.enter * ones.dy, low)
-    columns = None if ones is None else Ones(ones.state.T, ones.dstate.T, ones.dy)
     found: list[Gradients] = []
     keys, dones = [], []
     for n, group in enumerate(plan.groups()):
@@ -167,7 +170,7 @@ def backward(plan: Plan, decay: Decays, inputs: tuple, outputs: tuple, count: in
         dk_all: Any = 0.0
         for h in group:
             one, ds = slice(h, h + 1), dstate[0, h]
-            d = gradients(plan, decay, h, scores[h], q[0, n], k[0, n], v[0, h], dy[0, h], states[0, h, 0], ds, columns)
+            d = gradients(plan, decay, h, scores[h], q[0, n], k[0, n], v[0, h], dy[0, h], states[0, h, 0], ds, ones)
             read = (dy[0, h].astype(jnp.float32) * decay.enter[one]).astype(low)
             read = dot(read if entered is None else entered.below(read), q[0, n], (1, 1))
             dstate[0, h] = decay.through[one] * ds + read[: plan.V]

@@ -102,6 +102,23 @@ class Terms:
         return functools.reduce(jnp.add, [product[n : n + 1] for n in ends])
 
 
+class Spread:
+    """Rows of all heads ``[heads, n]`` as columns, each in all lanes, by products with zeros and ones."""
+
+    def __init__(self, *xs: jax.Array):
+        self.count, self.parts = xs[0].shape[0], len(xs)
+        terms = [term.astype(jnp.float32) for x in xs for term in split(x)]
+        self.columns = jnp.concatenate(terms, 0).T.astype(jnp.bfloat16)
+
+    def of(self, h: int) -> list[jax.Array]:
+        """The row of head h of each, ``[n, LANES]``."""
+        shape = self.columns.shape[1], self.parts * LANES
+        row, lane = (jax.lax.broadcasted_iota(jnp.int32, shape, axis) for axis in (0, 1))
+        chosen = (row % self.count == h) & (row // (3 * self.count) == lane // LANES)
+        found = dot(self.columns, chosen.astype(jnp.float32).astype(jnp.bfloat16))
+        return [found[:, n : n + LANES] for n in range(0, found.shape[1], LANES)]
+
+
 def exact_sums(x: jax.Array, matrix: jax.Array) -> jax.Array:
     """``x @ matrix`` where the matrix holds zeros and ones in bfloat16, with ``x`` as exact as float32 is."""
     n = x.shape[0]
