@@ -1,4 +1,4 @@
-"""Decays of one gate per token and head inside a TPU kernel's chunk, from sums of gates."""
+"""Decays of one gate per token and head inside a TPU kernel's chunk, from sums of gates, and what they scale."""
 
 import functools
 import math
@@ -75,3 +75,9 @@ class Decays:
 def score_products(plan: Plan, q, k, n: int) -> list[jax.Array]:
     """The products of each tile of keys with the queries from there on, of key head n."""
     return [dot(k[0, n, :, j], q[0, n, :, j.start :], (0, 0)) for j in plan.tiles()]
+
+
+def last_of(C: int, x: jax.Array) -> jax.Array:
+    """``x`` as the last of C columns, with zeros before."""
+    short = C - x.shape[1]
+    return jnp.concatenate([jnp.zeros((x.shape[0], short), x.dtype), x], 1) if short else x

@@ -14,7 +14,7 @@ from jax.experimental import pallas as pl
 
 from ..tpu.mosaic import dot, running_sums
 from .tpu_blocks import Plan, read_segments
-from .tpu_decays import Decays, score_products
+from .tpu_decays import Decays, last_of, score_products
 from .tpu_scalar_vjp import backward
 
 
@@ -34,9 +34,7 @@ def weights(plan: Plan, decay: Decays, q, k) -> list[list[jax.Array]]:
 
 def whole(tiles: list[jax.Array]) -> jax.Array:
     """Tiles of rows that end in the last column, below each other, with zeros before them."""
-    C = tiles[0].shape[1]
-    before = lambda x: [jnp.zeros((x.shape[0], C - x.shape[1]), x.dtype)] if x.shape[1] < C else []  # noqa: E731
-    return jnp.concatenate([jnp.concatenate([*before(x), x], 1) for x in tiles], 0)
+    return jnp.concatenate([last_of(tiles[0].shape[1], x) for x in tiles], 0)
 
 
 def forward_kernel(plan: Plan, keep: bool, packed: bool, *refs) -> None:

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 
 from ..tpu.mosaic import LANES, Spread, Terms, dot, exact_sums, triangle
 from .tpu_blocks import Plan
-from .tpu_decays import Decays, score_products
+from .tpu_decays import Decays, last_of, score_products
 
 
 class Ones:
@@ -52,11 +52,6 @@ class Scores(NamedTuple):
     """The same by the token that is read, ``[C, 1]``."""
 
 
-def after(j: slice, x: jax.Array) -> jax.Array:
-    """What begins with a tile, with zeros before it."""
-    return jnp.concatenate([jnp.zeros((x.shape[0], j.start), x.dtype), x], 1) if j.start else x
-
-
 def scores_and_cotangents(
     plan: Plan, decay: Decays, h: int, products: list[jax.Array], v, dy, ones: Ones | None
 ) -> Scores:
@@ -72,7 +67,7 @@ def scores_and_cotangents(
         both = product * found
         pieces = [both[:, m : m + LANES] for m in range(0, both.shape[1], LANES)]
         pieces[0] = jnp.where(row == col, 0, pieces[0])  # a token's own product does not depend on gates
-        ends.append(after(j, jnp.concatenate([jnp.sum(x, 0, keepdims=True) for x in pieces], 1)))
+        ends.append(last_of(plan.C, jnp.concatenate([jnp.sum(x, 0, keepdims=True) for x in pieces], 1)))
         begins.append(jnp.sum(sum(pieces), 1, keepdims=True))
     return Scores(weights, cotangents, functools.reduce(jnp.add, ends), jnp.concatenate(begins, 0))
 
@@ -108,7 +103,7 @@ def gradients(
     dq, dk, dv = [dq_read], [], []
     for j, weights, cotangents in zip(plan.tiles(), scores.weights, scores.cotangents, strict=True):
         later = slice(j.start, C)
-        dq.append(after(j, dot(k[:, j], cotangents)))
+        dq.append(last_of(C, dot(k[:, j], cotangents)))
         dk.append(dot(q[:, later], cotangents, (1, 1)))
         dv.append(dot(dy[:, later], weights, (1, 1)))
     return Gradients(
