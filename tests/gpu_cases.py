@@ -14,6 +14,9 @@ from subquad.kernels.mlstm.cases import BFLOAT16 as MLSTM
 from subquad.kernels.mlstm.cases import inputs as mlstm
 from subquad.kernels.selective_scan.cases import inputs as selective_scan
 from subquad.kernels.short_conv.cases import inputs as short_conv
+from subquad.kernels.slstm.cases import BFLOAT16 as SLSTM
+from subquad.kernels.slstm.cases import Case as Exact
+from subquad.kernels.slstm.cases import inputs as slstm
 from subquad.kernels.sparse_attention import BigBird, Dilated, Strided, Window
 from subquad.kernels.sparse_attention import cases as sparse
 
@@ -24,6 +27,9 @@ SPARSE = partial(sparse.case, kind=BFLOAT16)
 IDS = [[*[-1] * 3, *[0] * 40, *[5] * 7, *[-1] * 20, *[5] * 9, *[2] * 20]]
 ALL = ("a", "x", "initial_state")
 SILU = {"activation": "silu"}
+
+
+SHORT = [[-1, 2, -1, 2, 3, -1], [1, 4, 4, 5, -1, 5]]
 
 
 def packed(n: int) -> list[list[int]]:
@@ -71,6 +77,12 @@ INTERPRETED = {
         MLSTM("two chunks, packed", mlstm(1, 70, 2, 1, 64, 40, f="open", ids=packed(55))),
         MLSTM("half closed gates", mlstm(1, 40, 1, 1, 64, 64, i="half closed", f="half closed")),
         MLSTM("wide, scaled", mlstm(1, 40, 1, 1, 128, 70, scale=True)),
+    ),
+    "slstm": (
+        SLSTM("wide, packed", slstm(1, 9, 1, 70, ids=[[-1, 2, 2, -1, 2, 3, 3, -1, -1]])),
+        SLSTM("shared blocks, packed", slstm(9, 2, 15, 5, ids=[[2, 3], *[[1, 1], [-1, 2]] * 4])),
+        SLSTM("extreme gates", slstm(1, 9, 2, 40, i=None, f=None)),
+        Exact("float32, packed", slstm(1, 6, 1, 5, ids=SHORT[1:])),
     ),
 }
 FURTHER = {
@@ -127,6 +139,16 @@ FURTHER = {
         MLSTM("closed input gates", mlstm(1, 5, 1, 1, 64, 64, i="closed", f="closed")),
         MLSTM("widest", mlstm(1, 65, 1, 1, 256, 256)),
     ),
+    "slstm": (
+        SLSTM("long", slstm(1, 101, 1, 64, f=3.0)),
+        SLSTM("widest", slstm(2, 9, 2, 128, ids=[[*[1] * 4, *[-1] * 2, *[2] * 3], [*[-1] * 3, *[7] * 6]])),
+        SLSTM("shared blocks, widest", slstm(9, 3, 15, 128)),
+        Exact("float32, shared blocks, packed", slstm(10, 6, 14, 5, ids=SHORT * 5)),
+        SLSTM("one token, closed input gate, no state", slstm(2, 1, 1, 64, i=-100.0, state=False)),
+        SLSTM("closed forget gate", slstm(2, 6, 1, 64, f=-100.0, ids=SHORT)),
+        Exact("float32, closed input gate", slstm(2, 6, 2, 64, i=-100.0, ids=SHORT)),
+        Exact("float32, extreme gates", slstm(1, 9, 1, 64, i=None, f=None)),
+    ),
 }  # fmt: skip
 """What else is interpreted by ``-m exhaustive``."""
 
@@ -156,5 +178,8 @@ def lowered():
         ("short_conv", short_conv(2, 64, 256, 8), "float32"),
         ("mlstm", mlstm(1, 128, 2, 1, 64, 128), "bfloat16"),
         ("mlstm", mlstm(1, 128, 2, 1, 256, 256), "bfloat16"),
+        ("slstm", slstm(2, 20, 2, 128), "bfloat16"),
+        ("slstm", slstm(9, 20, 15, 128), "bfloat16"),
+        ("slstm", slstm(2, 20, 2, 64, ids=[[0] * 20] * 2), "float32"),
     ):
         yield pytest.param(op, Case(dtype, inputs, dtype=dtype), 2)

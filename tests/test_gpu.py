@@ -21,11 +21,11 @@ H100 = "NVIDIA H100 80GB HBM3"
 
 
 @contextlib.contextmanager
-def elsewhere(name: str):
-    """Within this context the device is ``name``, without there being one."""
+def elsewhere(name: str, devices: int = 1):
+    """Within this context the devices are ``name``, without there being one."""
     device = jax.sharding.AbstractDevice(name, 132, "cuda")
     types = (jax.sharding.AxisType.Auto,)
-    with jax.sharding.use_abstract_mesh(jax.sharding.AbstractMesh((1,), ("x",), types, abstract_device=device)):
+    with jax.sharding.use_abstract_mesh(jax.sharding.AbstractMesh((devices,), ("x",), types, abstract_device=device)):
         yield
 
 
@@ -59,6 +59,32 @@ def test_kernels_lower_for_an_h100_that_is_elsewhere(op, case, passes):
     with elsewhere(H100):
         traced = jax.jit(everything(op, "pallas_gpu", case)).trace(given, cotangents)
         assert traced.lower(lowering_platforms=("cuda",)).as_text().count("mosaic_gpu") >= passes
+
+
+@pytest.mark.parametrize(
+    "op",
+    [pytest.param(op, marks=() if op in ("gla", "short_conv") else pytest.mark.exhaustive) for op in OPS_WITH_KERNELS],
+)
+def test_kernels_lower_per_shard_on_a_mesh(op):
+    """Heads or channels are over two cards. Values are not compared: the interpreter knows one device."""
+    drawn = ((case, *draw(op, case, seed=0)) for case in INTERPRETED[op])
+    case, given, cotangents = next(one for one in drawn if one[1].get("v", one[1].get("x")).shape[2] % 2 == 0)
+    with elsewhere(H100, devices=2), kernels.sharding(heads="x"):
+        traced = jax.jit(everything(op, "pallas_gpu", case)).trace(given, cotangents)
+        assert "shard_map" in str(traced.jaxpr)
+        assert "mosaic_gpu" in traced.lower(lowering_platforms=("cuda",)).as_text()
+
+
+@pytest.mark.parametrize("op", [pytest.param("gla", marks=pytest.mark.exhaustive), "short_conv"])
+def test_kernels_under_vmap_agree_with_the_definition(op):
+    case = INTERPRETED[op][2]
+    draws = [draw(op, case, seed) for seed in (1, 2)]
+    with contextlib.nullcontext() if ON_A_GPU else kernels.interpret_gpu():
+        mapped = jax.jit(jax.vmap(everything(op, "pallas_gpu", case)))
+        found = jax.block_until_ready(mapped(*jax.tree.map(lambda *xs: np.stack(xs), *draws)))
+    for i, (given, cotangents) in enumerate(draws):
+        one = jax.tree.map(lambda x, i=i: x[i], found)
+        check(op, "pallas_gpu under vmap", case, one, definition(op, case, given, cotangents))
 
 
 @pytest.mark.parametrize("op", OPS_WITH_KERNELS)
@@ -118,11 +144,14 @@ def test_tiles_of_which_nothing_is_seen_are_skipped(lengths):
 
 def test_what_kernels_of_channels_do_not_take_is_refused_in_words():
     x, wide = jnp.zeros((1, 3, 5)), jnp.zeros((1, 3, 1, 257), jnp.bfloat16)
+    gates, r = (lambda n: jnp.zeros((1, 3, 1, 4, n))), (lambda n, dtype: jnp.zeros((1, 4, n, n), dtype))
     refusals = {
         "selective_scan: .* N may be at most 32, not 33": (x, x, jnp.zeros((5, 33)), *[jnp.zeros((1, 3, 33))] * 2),
         "linear_scan: .* a and x are float16 and float16": (x.astype("float16"),) * 2,
         "short_conv: .* W may be at most 8, not 9": (x, jnp.zeros((9, 5))),
         "mlstm: .* K and V may be at most 256, not 257": (wide, wide, wide, wide[..., 0], wide[..., 0]),
+        "slstm: .* width 129 in bfloat16 do not fit into shared memory": (gates(129), r(129, "bfloat16")),
+        "slstm: .* width 65 in float32 do not fit into shared memory": (gates(65), r(65, "float32")),
     }
     with kernels.interpret_gpu():
         for reason, arguments in refusals.items():

@@ -44,7 +44,12 @@ def arguments(K: int, V: int) -> dict[str, dict]:
     ops = {"gla": qkv, "delta_rule": delta}
     named = {f"{op} {gate}": given | {"g": g} for op, given in ops.items() for gate, g in gates.items()}
     named |= {"dplr": {**qkv, "a": shape(K), "b": shape(K), "g": gates["vector"]}}
-    return named | ({"sparse_attention": qkv | {"mask": kernels.Window(100)}} if max(K, V) <= 128 else {})
+    if max(K, V) <= 128:
+        named |= {"sparse_attention": qkv | {"mask": kernels.Window(100)}}
+        for what, B, H in (("a sequence", 1, 1), ("8", 9, 15)):
+            given = {"gates": (B, T, H, 4, K), "r": (H, 4, K, K)}
+            named[f"slstm {what}"] = {name: jax.ShapeDtypeStruct(x, jnp.bfloat16) for name, x in given.items()}
+    return named
 
 
 def compile_for(device, op: str, given: dict) -> None:

@@ -148,20 +148,29 @@ def scan(step: Callable, chunks: int | jax.Array, buffers: int, blocks: list, re
 
 
 def call(
-    kernel: Callable, name: str, *, grid: dict[str, int], outputs: list, scratch: list, barriers: bool = True
+    kernel: Callable,
+    name: str,
+    *,
+    grid: dict[str, int],
+    outputs: list,
+    scratch: list,
+    barriers: bool = True,
+    threads: dict[str, int] | None = None,
 ) -> Callable:
-    """``plgpu.kernel`` with one warpgroup a block, over a grid of named axes.
+    """``plgpu.kernel`` over a grid of named axes, with one warpgroup a block or, by name, as many as ``threads`` says.
 
     The layouts are those that the kernel names: to infer them took the compiler minutes and more. Without ``barriers``
     threads wait for each other only where the kernel says so.
     """
-    lane = plgpu.LoweringSemantics.Lane
+    lane, ((axis, groups),) = plgpu.LoweringSemantics.Lane, (threads or {None: None}).items()
     return plgpu.kernel(
         kernel,
         out_type=[jax.ShapeDtypeStruct(*out) for out in outputs],
         scratch_types=scratch,
         grid=tuple(grid.values()),
         grid_names=tuple(grid),
+        num_threads=groups,
+        thread_name=axis,
         kernel_name=name,
         compiler_params=plgpu.CompilerParams(lowering_semantics=lane, unsafe_no_auto_barriers=not barriers),
     )

@@ -32,7 +32,7 @@ SOURCES: Mapping[str, Callable[[jax.Array], jax.Array]] = SHARED | {
     "decay": lambda x: -jax.nn.softplus(x - 3),
     "gla's decay": lambda x: jax.nn.log_sigmoid(x) / 16,
     "rwkv's decay": lambda x: -0.6065 * jax.nn.sigmoid(x),
-    "small": lambda x: x.astype(jnp.float32) * 0.02,
+    "small": lambda x: (x * 0.02).astype(jnp.bfloat16),
     "short step": lambda x: jax.nn.softplus(x - 3),
     "open": lambda x: x.astype(jnp.float32) + 3,
 }
