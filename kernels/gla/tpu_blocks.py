@@ -1,7 +1,9 @@
 """What the TPU kernels of gla share: how arrays are cut into blocks, and the calls.
 
-q and k are ``[B, heads, T, K]``, into which XLA writes a projection or a norm over K without a copy; v and y are
-``[B, T, heads * V]``, as projections have them, where V fills lanes. The grid is batch, blocks of value heads, chunks.
+With one gate for all channels of a head everything has its tokens last, ``[B, heads, K, T]`` and ``[B, heads, V, T]``:
+that is how XLA lays out a norm over K, and products take and give it as it is, so that nothing is copied. With a gate
+for every channel q and k are ``[B, heads, T, K]``, which costs a copy of their gradients, and v and y are
+``[B, T, heads * V]`` where V fills lanes. The grid is batch, blocks of value heads, chunks.
 The state stays in the block of the last state (in the backward pass: of the first state's gradient) over all chunks.
 """
 
@@ -37,20 +39,11 @@ class Plan(NamedTuple):
     @property
     def flat(self) -> bool:
         """Whether the values of several heads lie side by side in lanes."""
-        return self.V % LANES == 0
+        return self.vector and self.V % LANES == 0
 
-    def value(self, head: int, tokens: slice = slice(None)) -> tuple:
+    def value(self, head: int) -> tuple:
         """Where a value head is in a block of v."""
-        return (0, tokens, slice(head * self.V, (head + 1) * self.V)) if self.flat else (0, head, tokens)
-
-    def values(self, ref: Any, head: int) -> Callable[[slice], jax.Array]:
-        """Reads tokens of a value head from a block."""
-        return lambda tokens: ref[self.value(head, tokens)]
-
-    @staticmethod
-    def tokens(ref: Any, head: int) -> Callable[[slice], jax.Array]:
-        """Reads tokens of a key head from a block."""
-        return lambda tokens: ref[0, head, tokens]
+        return (0, slice(None), slice(head * self.V, (head + 1) * self.V)) if self.flat else (0, head)
 
     def groups(self) -> list[range]:
         """The value heads of each key head of a block."""
@@ -119,6 +112,8 @@ def arrange(q, k, v, number, *, C: int, width: int, scale: float, vector: bool =
     if number is not None:
         before = jnp.pad(number[:, :-1], ((0, 0), (1, 0)))
         ids = tuple(jnp.pad(x, ((0, 0), (0, short)), "edge")[:, None].astype(jnp.float32) for x in (number, before))
+    if not vector:
+        return plan, tuple(x.transpose(0, 2, 3, 1) for x in (q, k, v)), ids
     v = v.reshape(B, T + short, -1) if plan.flat else v.swapaxes(1, 2)
     return plan, (q.swapaxes(1, 2), k.swapaxes(1, 2), v), ids
 
@@ -139,6 +134,8 @@ def rows(plan: Plan, x: jax.Array, fill: float = 0.0) -> jax.Array:
 def outputs(plan: Plan, y: jax.Array, shape: tuple[int, ...]) -> jax.Array:
     """``y`` as ``[B, T, H, V]`` from its layout in the kernels."""
     B, T, H, V = shape
+    if not plan.vector:
+        return y.transpose(0, 3, 1, 2)[:, :T, :, :V]
     y = y.reshape(B, -1, H, plan.V) if plan.flat else y.swapaxes(1, 2)
     return y[:, :T, :, :V]
 
@@ -161,10 +158,15 @@ def specs(plan: Plan, chunk: Callable, gate: jax.Array, state: tuple[int, int], 
     """
     at = lambda shape, index: pl.BlockSpec(shape, lambda b, h, c: index(b, h, chunk(c)))  # noqa: E731
     C, heads, K, V = plan.C, plan.heads, plan.K, plan.V
-    tokens = lambda n, width: at((1, n, C, width), lambda b, h, c: (b, h, c, 0))  # noqa: E731
+
+    def tokens(n: int, width: int, shared: int = 1) -> pl.BlockSpec:
+        if plan.vector:
+            return at((1, n, C, width), lambda b, h, c: (b, h // shared, c, 0))
+        return at((1, n, width, C), lambda b, h, c: (b, h // shared, 0, c))
+
     rows = at((1, 1, gate.shape[2], C), lambda b, h, c: (b, h, 0, c))
     return {
-        "key": at((1, plan.keys, C, K), lambda b, h, c: (b, h // shared, c, 0)),
+        "key": tokens(plan.keys, K, shared),
         "key gradient": tokens(plan.keys, K),
         "value": at((1, C, heads * V), lambda b, h, c: (b, c, h)) if plan.flat else tokens(heads, V),
         "gate": tokens(heads, K) if plan.vector else rows,
@@ -176,7 +178,7 @@ def specs(plan: Plan, chunk: Callable, gate: jax.Array, state: tuple[int, int], 
 
 def forward(kernel: Callable, name: str, plan: Plan, keep: bool, q, k, v, g, first, ids) -> Any:
     """``y``, the last state and, if they are to be kept, the states that enter the chunks."""
-    (B, Hk, T, _), (_, H, *state) = q.shape, first.shape
+    (B, Hk, *_), (_, H, *state), T = q.shape, first.shape, g.shape[2 if plan.vector else 3]
     spec = specs(plan, lambda c: c, g, tuple(state), max(1, H // Hk // plan.heads))
     shapes, outs = [(v.shape, v.dtype), (first.shape, jnp.float32)], ["value", "state"]
     if keep:
@@ -197,10 +199,10 @@ def backward(kernel: Callable, name: str, plan: Plan, q, k, v, g, kept, ids, dy,
 
     Those of q and k have a head for every block of value heads: their sum over the blocks that share one is left to do.
     """
-    (B, Hk, T, K), (_, H, *state) = q.shape, dlast.shape
+    (B, Hk, *tokens), (_, H, *state), T = q.shape, dlast.shape, g.shape[2 if plan.vector else 3]
     N, blocks = T // plan.C, H // plan.heads
     spec = specs(plan, lambda c: N - 1 - c, g, tuple(state), max(1, H // Hk // plan.heads))
-    dkey = ((B, blocks * plan.keys, T, K), q.dtype if blocks * plan.keys == Hk else jnp.float32)
+    dkey = ((B, blocks * plan.keys, *tokens), q.dtype if blocks * plan.keys == Hk else jnp.float32)
     shapes = [dkey, dkey, (v.shape, v.dtype), (g.shape, jnp.float32), (dlast.shape, jnp.float32)]
     ins = ("key", "key", "value", "gate", "value", "states", "state", *["ids"] * len(ids))
     outs = ("key gradient", "key gradient", "value", "gate", "state")

@@ -1,4 +1,4 @@
-"""Decays of one gate per token and head inside a TPU kernel's chunk, from sums of gates."""
+"""Decays of one gate per token and head inside a TPU kernel's chunk, from sums of gates, and what they scale."""
 
 import functools
 import math
@@ -6,8 +6,8 @@ import math
 import jax
 import jax.numpy as jnp
 
-from ..tpu.mosaic import LANES, Sums
-from .tpu_blocks import Segments, lanes, where
+from ..tpu.mosaic import LANES, Spread, Sums, dot
+from .tpu_blocks import Plan, Segments, lanes, where
 
 
 class Decays:
@@ -37,26 +37,24 @@ class Decays:
             until = Sums(until.coarse, until.fine + math.log2(scale))
         self.enter = where(cut and cut.row == cut.before, jnp.exp2(from_start(until)))
         """From the entering state to each token, ``[heads, C]``."""
-        self.until, self.since, self.end, self.segments = until, since, end, cut
+        self.until, self.since, self.segments = until, since, cut
 
     @functools.cached_property
-    def _since(self) -> Sums:
+    def _columns(self) -> Sums:
         return self.since.columns()
 
     @functools.cached_property
-    def _enter(self) -> jax.Array:
-        return self.enter.T
+    def _spread(self) -> Spread:
+        return Spread(*self.since)
 
     def columns(self, h: int) -> Sums:
         """``since`` of head h, each in all lanes, ``[C, LANES]``: once, rather than wherever it is used."""
-        coarse, fine = self._since
+        coarse, fine = self._columns
         return Sums(lanes(coarse[:, h : h + 1]), lanes(fine[:, h : h + 1]))
 
-    def ends(self, h: int, since: Sums) -> tuple[jax.Array, jax.Array]:
-        """Of head h, from the entering and to the leaving state, ``[C, LANES]``."""
-        cut = self.segments
-        leave = where(cut and cut.column == cut.last, jnp.exp2(self.end[h : h + 1] - since))
-        return lanes(self._enter[:, h : h + 1]), leave
+    def product_columns(self, h: int) -> Sums:
+        """The same by a product, for where more waits for the unit that crosses lanes than for the matrix unit."""
+        return Sums(*self._spread.of(h))
 
     def within(self, h: int, j: slice, since: Sums) -> jax.Array:
         """From the tokens of a tile, which are rows, to those from there on."""
@@ -72,3 +70,14 @@ class Decays:
                 holds = pair if holds is None else holds & pair
             parts.append(jnp.exp2(exponent if holds is None else jnp.where(holds, exponent, -jnp.inf)))
         return jnp.concatenate(parts, 1)
+
+
+def score_products(plan: Plan, q, k, n: int) -> list[jax.Array]:
+    """The products of each tile of keys with the queries from there on, of key head n."""
+    return [dot(k[0, n, :, j], q[0, n, :, j.start :], (0, 0)) for j in plan.tiles()]
+
+
+def last_of(C: int, x: jax.Array) -> jax.Array:
+    """``x`` as the last of C columns, with zeros before."""
+    short = C - x.shape[1]
+    return jnp.concatenate([jnp.zeros((x.shape[0], short), x.dtype), x], 1) if short else x

@@ -97,7 +97,7 @@ def _backward(plan, residuals, cotangents):
     spec = _specs(plan, g, dlast, H // Hk, True)
     ins = ("key", "key", "value", "gate", "gate", "value", "value", "states", "kept lines", "norms", "state", "lines")
     whole = blocks * plan.keys == Hk
-    dkey = ("key gradient", (B, blocks * plan.keys, T, plan.K), q.dtype if whole else "float32")
+    dkey = ("key gradient", (B, blocks * plan.keys, plan.K, T), q.dtype if whole else "float32")
     outs = [dkey, dkey, ("value", v.shape, v.dtype), ("gate", g.shape, "float32"), ("gate", g.shape, "float32")]
     outs += [("state", dlast.shape, "float32"), ("lines", dlines.shape, "float32")]
     dq, dk, dv, dg, di, dC, dlines = call(

@@ -1,5 +1,6 @@
 """What the TPU kernels are written with. Imported only where one runs."""
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -82,6 +83,40 @@ def split(x: jax.Array) -> list[jax.Array]:
         terms.append(x.astype(jnp.bfloat16))
         x = x - terms[-1].astype(jnp.float32)
     return terms
+
+
+class Terms:
+    """Rows of all heads ``[heads, n]`` as further rows of a left factor, without rounding."""
+
+    def __init__(self, x: jax.Array, low):
+        self.count, self.terms = x.shape[0], split(x) if low == jnp.bfloat16 else [x]
+
+    def below(self, x: jax.Array) -> jax.Array:
+        """The rows, below those of another left factor."""
+        return jnp.concatenate([x, *self.terms], 0)
+
+    def of(self, h: int, product: jax.Array) -> jax.Array:
+        """What the row of head h gave, ``[1, n]``."""
+        start = product.shape[0] - self.count * len(self.terms) + h
+        ends = range(start, product.shape[0], self.count)
+        return functools.reduce(jnp.add, [product[n : n + 1] for n in ends])
+
+
+class Spread:
+    """Rows of all heads ``[heads, n]`` as columns, each in all lanes, by products with zeros and ones."""
+
+    def __init__(self, *xs: jax.Array):
+        self.count, self.parts = xs[0].shape[0], len(xs)
+        terms = [term.astype(jnp.float32) for x in xs for term in split(x)]
+        self.columns = jnp.concatenate(terms, 0).T.astype(jnp.bfloat16)
+
+    def of(self, h: int) -> list[jax.Array]:
+        """The row of head h of each, ``[n, LANES]``."""
+        shape = self.columns.shape[1], self.parts * LANES
+        row, lane = (jax.lax.broadcasted_iota(jnp.int32, shape, axis) for axis in (0, 1))
+        chosen = (row % self.count == h) & (row // (3 * self.count) == lane // LANES)
+        found = dot(self.columns, chosen.astype(jnp.float32).astype(jnp.bfloat16))
+        return [found[:, n : n + LANES] for n in range(0, found.shape[1], LANES)]
 
 
 def exact_sums(x: jax.Array, matrix: jax.Array) -> jax.Array:
