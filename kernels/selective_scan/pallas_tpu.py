@@ -161,7 +161,7 @@ def forward_kernel(plan: Plan, keep: bool, x, dt, A, side, first, y, last, *refs
     split(us, step_sizes * x[...].astype(jnp.float32))
     spread(plan, spread_ref, side[...])
     for group, states in enumerate(plan.groups()):
-        rates = A[states] * LOG2E
+        rates = A[states]
 
         def step(t, h, states=states, rates=rates, group=group):
             at = token(t)
@@ -191,7 +191,7 @@ def backward_kernel(plan: Plan, x, dt, A, side, kept, dy, dlast, dx, ddt, dA, ds
     lane = jax.lax.broadcasted_iota(jnp.int32, dside.shape, 1)
     columns = jnp.zeros(dside.shape, jnp.float32)
     for group, states in enumerate(plan.groups()):
-        rates, n = A[states] * LOG2E, states.stop - states.start
+        rates, n = A[states], states.stop - states.start
 
         def again(t, h, states=states, rates=rates, n=n):
             hs[:n, here(t)] = h
@@ -267,7 +267,7 @@ def _forward_pass(plan: Plan, x, dt, A, side, state, *, keep: bool):
         out_shape=[jax.ShapeDtypeStruct(shape, dtype) for _, shape, dtype in out],
         scratch_shapes=_memory(plan, 3),
         name="selective_scan_forward",
-    )(x, dt, A, side, state)
+    )(x, dt, A * LOG2E, side, state)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
@@ -300,7 +300,7 @@ def _backward(plan: Plan, residuals, cotangents):
         ],
         scratch_shapes=[*_memory(plan, 5), products, products],
         name="selective_scan_backward",
-    )(x, dt, A, side, kept, dy, dlast)
+    )(x, dt, A * LOG2E, side, kept, dy, dlast)
     dside = jnp.pad(dside.sum(0), ((0, 0), (0, 0), (0, side.shape[2] - 2 * plan.N)))
     return dx, ddt, dA.sum(0), dside, dfirst
 
