@@ -72,9 +72,16 @@ def axes(q, k, mask, **rest) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def run(q, k, v, *, mask, **rest):
-    """See ``sparse_attention``."""
-    return (run_blocks if isinstance(mask, Blocks) else run_bands)(q, k, v, mask=mask, **rest)
+def run(q, k, v, *, mask, scale, **rest):
+    """See ``sparse_attention``.
+
+    Where ``scale`` may be learned all is in float32: its gradient is a small sum of large terms, of which bfloat16 takes
+    too much in each of weights, y, and the gradients of scores and of q.
+    """
+    of, dtype = run_blocks if isinstance(mask, Blocks) else run_bands, v.dtype
+    if isinstance(scale, jax.Array):
+        q, k, v = (x.astype(jnp.float32) for x in (q, k, v))
+    return of(q, k, v, mask=mask, scale=scale, **rest).astype(dtype)
 
 
 @jax.jit

@@ -171,8 +171,11 @@ def forward(plan: Plan, lists, q, k, v, limits):
 
 
 def backward(plan: Plan, lists, q, k, v, limits, dy, lse, delta):
-    """The gradients of q, for each span; and those of k and v, ``[B, G, spans, width / LANES, kept, LANES]``."""
-    specs = Specs(plan, lists, q.shape[1] // k.shape[1])
+    """The gradients of q, for each span if there are several; and those of k and v.
+
+    Those are ``[B, G, spans, width / LANES, kept, LANES]``; that of q, where there is one span, is written over q.
+    """
+    specs, one = Specs(plan, lists, q.shape[1] // k.shape[1]), plan.spans == 1
     columns = [x.shape[3] // LANES for x in (k, v)]
     return call(
         functools.partial(backward_kernel, plan),
@@ -182,11 +185,12 @@ def backward(plan: Plan, lists, q, k, v, limits, dy, lse, delta):
             specs.lists, specs.queries(q), specs.keys(k), specs.keys(v),
             specs.queries(dy), specs.queries(lse), specs.queries(delta), *[specs.limits] * len(limits),
         ],
-        out_specs=[specs.parts(q), *map(specs.spans, columns)],
+        out_specs=[specs.queries(q) if one else specs.parts(q), *map(specs.spans, columns)],
         out_shape=[
-            jax.ShapeDtypeStruct((plan.spans, *q.shape), q.dtype),
+            jax.ShapeDtypeStruct(q.shape if one else (plan.spans, *q.shape), q.dtype),
             *(jax.ShapeDtypeStruct((*q.shape[:2], plan.spans, n, plan.kept, LANES), jnp.float32) for n in columns),
         ],
         scratch_shapes=[specs.kept(k), specs.kept(v)],
+        input_output_aliases={1: 0} if one else {},
         name="lists_backward",
     )(lists, q, k, v, dy, lse, delta, *limits)  # fmt: skip
