@@ -26,9 +26,8 @@ from subquad.kernels.short_conv.cases import inputs as short_conv_inputs
 from subquad.kernels.slstm.cases import Case as slstm_case
 from subquad.kernels.slstm.cases import inputs as slstm_inputs
 from subquad.kernels.sparse_attention import Blocks, Window, tpu_listed
-from subquad.kernels.sparse_attention.cases import BFLOAT16
+from subquad.kernels.sparse_attention.cases import BFLOAT16, chosen
 from subquad.kernels.sparse_attention.cases import case as window_case
-from subquad.kernels.sparse_attention.cases import chosen
 from subquad.kernels.sparse_attention.cases import inputs as window_inputs
 from subquad.layers import MoBAConfig, NSAConfig
 from test_ops import CASES, check, definition, draw, everything

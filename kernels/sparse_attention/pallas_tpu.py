@@ -75,8 +75,8 @@ def axes(q, k, mask, **rest) -> dict[str, Any]:
 def run(q, k, v, *, mask, scale, **rest):
     """See ``sparse_attention``.
 
-    Where ``scale`` may be learned all is in float32: its gradient is a small sum of large terms, of which bfloat16 takes
-    too much in each of weights, y, and the gradients of scores and of q.
+    Where ``scale`` may be learned all is in float32: its gradient is a small sum of large terms, of which bfloat16
+    takes too much in each of weights, y, and the gradients of scores and of q.
     """
     of, dtype = run_blocks if isinstance(mask, Blocks) else run_bands, v.dtype
     if isinstance(scale, jax.Array):
