@@ -39,6 +39,7 @@ SIMULATED = {
     "dplr": ("strong gate", "packed, half strong gate", "padding", "bfloat16"),
     "gla": ("constant gate", "one token", "half strong bonus", *HALVES),
     "mlstm": ("no state", "extreme input gates", "packed", "padding, closed input gates", "bfloat16"),
+    "selective_scan": ("strong decay", "many channels", "packed", "bfloat16, padding"),
     "short_conv": ("silu", "one tap", "more padding than tokens", "bfloat16, padding"),
     "slstm": ("extreme gates", "packed", "wide", "many sequences", "bfloat16"),
     "sparse_attention": ("dilated, padding", "window, more keys, packed", "bfloat16", "blocks of queries"),
