@@ -26,8 +26,8 @@ from subquad.kernels.short_conv.cases import inputs as short_conv_inputs
 from subquad.kernels.slstm.cases import Case as slstm_case
 from subquad.kernels.slstm.cases import inputs as slstm_inputs
 from subquad.kernels.sparse_attention import Blocks, Window, tpu_listed
+from subquad.kernels.sparse_attention.cases import BFLOAT16, chosen
 from subquad.kernels.sparse_attention.cases import case as window_case
-from subquad.kernels.sparse_attention.cases import chosen
 from subquad.kernels.sparse_attention.cases import inputs as window_inputs
 from subquad.layers import MoBAConfig, NSAConfig
 from test_ops import CASES, check, definition, draw, everything
@@ -39,6 +39,7 @@ SIMULATED = {
     "dplr": ("strong gate", "packed, half strong gate", "padding", "bfloat16"),
     "gla": ("constant gate", "one token", "half strong bonus", *HALVES),
     "mlstm": ("no state", "extreme input gates", "packed", "padding, closed input gates", "bfloat16"),
+    "selective_scan": ("strong decay", "many channels", "packed", "bfloat16, padding"),
     "short_conv": ("silu", "one tap", "more padding than tokens", "bfloat16, padding"),
     "slstm": ("extreme gates", "packed", "wide", "many sequences", "bfloat16"),
     "sparse_attention": ("dilated, padding", "window, more keys, packed", "bfloat16", "blocks of queries"),
@@ -126,6 +127,13 @@ def test_a_block_that_is_named_twice_counts_twice():
     start = np.array([[[[8, 8, -1, 3]], [[16, 3, 16, 16]]]], np.int32)
     sizes = {"B": 1, "T": 32, "H": 2, "Hk": 2}
     agrees("sparse_attention", window_case("named twice", Blocks(start, 8, 16), window_inputs(**sizes)))
+
+
+@pytest.mark.parametrize("mask", [Window(9), chosen(2, 8, 4, B=1, T=21, G=1)], ids=["window", "blocks"])
+def test_a_scale_in_bfloat16_has_an_exact_gradient(mask):
+    """It is a small sum of large terms, which float32 holds."""
+    made = window_inputs(B=1, T=21, H=2, Hk=1, scale=True)
+    agrees("sparse_attention", window_case("scale", mask, made, BFLOAT16))
 
 
 @pytest.mark.exhaustive

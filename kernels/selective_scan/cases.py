@@ -40,6 +40,8 @@ CASES = [
     Case("strong decay", inputs(T=33, strong=True, state=True)),
     Case("one token", inputs(T=1, state=True)),
     Case("one channel, one state", inputs(B=1, T=6, D=1, N=1)),
+    Case("many channels", inputs(B=1, T=5, D=1100, N=2, state=True)),
+    Case("many channels and states", inputs(B=1, D=1100, N=17, state=True)),
     Case("packed", inputs(state=True, ids=PACKED)),
     Case("padding", inputs(strong=True, state=True, ids=PADDED)),
     Case("bfloat16, padding", inputs(state=True, ids=PADDED), dtype="bfloat16", forward=5e-3, gradient=1e-2),

@@ -26,7 +26,9 @@ __all__ = ["OUTPUTS", "axes", "run", "unsupported"]
 
 SUBLANES = 8
 WIDTH = SUBLANES * LANES
-"""Channels of a grid step."""
+"""Channels whose states are registers, ..."""
+TOGETHER = 2
+"""... and the most blocks of so many in a grid step of the forward pass."""
 CHUNK = 64
 """Tokens of a grid step, where there are at most ``STATES`` states; else fewer."""
 STATES = 16
@@ -147,7 +149,7 @@ def steps(plan: Plan, states: slice, t, spread_ref, A, dt, u, h) -> tuple[jax.Ar
 
 
 def forward_kernel(plan: Plan, keep: bool, x, dt, A, side, first, y, last, *refs) -> None:
-    """One chunk of 1,024 channels."""
+    """One chunk of some blocks of 1,024 channels, for all of which B and C are spread once."""
     (*kept, us, dts, ys, spread_ref), C = refs, plan.C
 
     @pl.when(pl.program_id(2) == 0)
@@ -156,22 +158,24 @@ def forward_kernel(plan: Plan, keep: bool, x, dt, A, side, first, y, last, *refs
 
     if keep:
         kept[0][...] = last[...]
-    step_sizes = dt[...].astype(jnp.float32)
-    split(dts, step_sizes)
-    split(us, step_sizes * x[...].astype(jnp.float32))
     spread(plan, spread_ref, side[...])
-    for group, states in enumerate(plan.groups()):
-        rates = A[states] * LOG2E
+    for block in range(x.shape[1] // WIDTH):
+        channels, rows = slice(block * WIDTH, (block + 1) * WIDTH), here(block)
+        step_sizes = dt[:, channels].astype(jnp.float32)
+        split(dts, step_sizes)
+        split(us, step_sizes * x[:, channels].astype(jnp.float32))
+        for group, states in enumerate(plan.groups()):
+            rates = A[states, rows]
 
-        def step(t, h, states=states, rates=rates, group=group):
-            at = token(t)
-            _, h = steps(plan, states, t, spread_ref, rates, dts[at], us[at], h)
-            out = jnp.sum(h * row(spread_ref, states, t, plan.N), 0)
-            ys[at] = ys[at] + out if group else out
-            return h
+            def step(t, h, states=states, rates=rates, group=group):
+                at = token(t)
+                _, h = steps(plan, states, t, spread_ref, rates, dts[at], us[at], h)
+                out = jnp.sum(h * row(spread_ref, states, t, plan.N), 0)
+                ys[at] = ys[at] + out if group else out
+                return h
 
-        last[states] = plan.walk(step, last[states], tokens=16)
-    y[...] = joined(ys, C).astype(y.dtype)
+            last[states, rows] = plan.walk(step, last[states, rows], tokens=16)
+        y[:, channels] = joined(ys, C).astype(y.dtype)
 
 
 def backward_kernel(plan: Plan, x, dt, A, side, kept, dy, dlast, dx, ddt, dA, dside, dfirst, *refs) -> None:
@@ -191,7 +195,7 @@ def backward_kernel(plan: Plan, x, dt, A, side, kept, dy, dlast, dx, ddt, dA, ds
     lane = jax.lax.broadcasted_iota(jnp.int32, dside.shape, 1)
     columns = jnp.zeros(dside.shape, jnp.float32)
     for group, states in enumerate(plan.groups()):
-        rates, n = A[states] * LOG2E, states.stop - states.start
+        rates, n = A[states], states.stop - states.start
 
         def again(t, h, states=states, rates=rates, n=n):
             hs[:n, here(t)] = h
@@ -232,19 +236,19 @@ def backward_kernel(plan: Plan, x, dt, A, side, kept, dy, dlast, dx, ddt, dA, ds
 
 
 class _Blocks:
-    """The grid and its blocks; ``reverse`` takes the chunks last first."""
+    """The grid, and its blocks of so many channels; ``reverse`` takes the chunks last first."""
 
-    def __init__(self, plan: Plan, shape: tuple[int, ...], reverse: bool):
+    def __init__(self, plan: Plan, shape: tuple[int, ...], width: int, reverse: bool):
         self.B, self.T, self.D = shape
-        C, N, count = plan.C, plan.N, self.T // plan.C
+        C, N, count, rows = plan.C, plan.N, self.T // plan.C, width // LANES
         chunk = lambda c: count - 1 - c if reverse else c  # noqa: E731
-        self.grid = self.B, self.D // WIDTH, count
-        self.tokens = pl.BlockSpec((None, C, WIDTH), lambda b, d, c: (b, chunk(c), d))
-        self.rates = pl.BlockSpec((N, SUBLANES, LANES), lambda b, d, c: (0, d, 0))
+        self.grid = self.B, self.D // width, count
+        self.tokens = pl.BlockSpec((None, C, width), lambda b, d, c: (b, chunk(c), d))
+        self.rates = pl.BlockSpec((N, rows, LANES), lambda b, d, c: (0, d, 0))
         self.side = pl.BlockSpec((None, C, plan.columns), lambda b, d, c: (b, chunk(c), 0))
         self.dside = pl.BlockSpec((None, None, C, 2 * N), lambda b, d, c: (d, b, chunk(c), 0))
-        self.state = pl.BlockSpec((None, N, SUBLANES, LANES), lambda b, d, c: (b, 0, d, 0))
-        self.states = pl.BlockSpec((None, None, N, SUBLANES, LANES), lambda b, d, c: (b, chunk(c), 0, d, 0))
+        self.state = pl.BlockSpec((None, N, rows, LANES), lambda b, d, c: (b, 0, d, 0))
+        self.states = pl.BlockSpec((None, None, N, rows, LANES), lambda b, d, c: (b, chunk(c), 0, d, 0))
 
 
 def _memory(plan: Plan, tokens: int) -> list:
@@ -255,7 +259,8 @@ def _memory(plan: Plan, tokens: int) -> list:
 
 def _forward_pass(plan: Plan, x, dt, A, side, state, *, keep: bool):
     """y, the last state and, if they are to be kept, the states that enter the chunks."""
-    blocks = _Blocks(plan, x.shape, reverse=False)
+    width = max(n * WIDTH for n in range(1, TOGETHER + 1) if x.shape[2] % (n * WIDTH) == 0)
+    blocks = _Blocks(plan, x.shape, width, reverse=False)
     out = [(blocks.tokens, x.shape, x.dtype), (blocks.state, state.shape, jnp.float32)]
     if keep:
         out.append((blocks.states, (state.shape[0], blocks.grid[2], *state.shape[1:]), jnp.float32))
@@ -267,7 +272,7 @@ def _forward_pass(plan: Plan, x, dt, A, side, state, *, keep: bool):
         out_shape=[jax.ShapeDtypeStruct(shape, dtype) for _, shape, dtype in out],
         scratch_shapes=_memory(plan, 3),
         name="selective_scan_forward",
-    )(x, dt, A, side, state)
+    )(x, dt, A * LOG2E, side, state)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
@@ -283,7 +288,7 @@ def _forward(plan: Plan, x, dt, A, side, state):
 
 def _backward(plan: Plan, residuals, cotangents):
     (x, dt, A, side, kept), (dy, dlast) = residuals, cotangents
-    blocks = _Blocks(plan, x.shape, reverse=True)
+    blocks = _Blocks(plan, x.shape, WIDTH, reverse=True)
     per_batch = jax.ShapeDtypeStruct(dlast.shape, jnp.float32)
     products = pltpu.VMEM((min(plan.N, STATES), plan.C * SUBLANES, LANES), jnp.float32)
     dx, ddt, dA, dside, dfirst = call(
@@ -300,7 +305,7 @@ def _backward(plan: Plan, residuals, cotangents):
         ],
         scratch_shapes=[*_memory(plan, 5), products, products],
         name="selective_scan_backward",
-    )(x, dt, A, side, kept, dy, dlast)
+    )(x, dt, A * LOG2E, side, kept, dy, dlast)
     dside = jnp.pad(dside.sum(0), ((0, 0), (0, 0), (0, side.shape[2] - 2 * plan.N)))
     return dx, ddt, dA.sum(0), dside, dfirst
 

@@ -3,6 +3,7 @@
 from functools import partial
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -63,10 +64,16 @@ def axes(q, k, mask, **rest) -> dict[str, Any]:
     return listed.axes(q, k, mask) if isinstance(mask, Blocks) else with_kernels.axes(mask=mask, **rest)
 
 
-def run(q, k, v, *, mask, **rest):
-    """See ``sparse_attention``."""
-    one = run_blocks if isinstance(mask, Blocks) else run_bands
-    return one(q, k, v, mask=mask, **rest)
+def run(q, k, v, *, mask, scale, **rest):
+    """See ``sparse_attention``.
+
+    Where ``scale`` may be learned all is in float32: its gradient is a small sum of large terms, of which bfloat16
+    takes too much in each of weights, y, and the gradients of scores and of q.
+    """
+    of, dtype = run_blocks if isinstance(mask, Blocks) else run_bands, v.dtype
+    if isinstance(scale, jax.Array):
+        q, k, v = (x.astype(jnp.float32) for x in (q, k, v))
+    return of(q, k, v, mask=mask, scale=scale, **rest).astype(dtype)
 
 
 run_blocks = partial(listed.run, tpu_listed.attend)

@@ -134,7 +134,7 @@ def _backward(residuals, dy):
     arrays = layout.queries(layout.wide(q)), layout.keys(k), layout.keys(v), layout.limits()
     cotangents = layout.queries(layout.wide(dy.astype(q.dtype))), layout.rows(lse), layout.rows(delta)
     dq, dk, dv = tpu_lists.backward(layout.plan, layout.index(), *arrays, *cotangents)
-    dq = layout.back(dq[0] if layout.plan.spans == 1 else jnp.sum(dq, 0, dtype=jnp.float32))[..., : q.shape[4]]
+    dq = layout.back(dq if layout.plan.spans == 1 else jnp.sum(dq, 0, dtype=jnp.float32))[..., : q.shape[4]]
     return dq.astype(q.dtype), layout.keys_back(dk, k), layout.keys_back(dv, v), None
 
 

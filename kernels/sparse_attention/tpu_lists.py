@@ -67,12 +67,13 @@ def arrived(plan: Plan, keys: list[tuple], cleared: list) -> None:
     own, next_ = pl.ds(begin, plan.tokens), pl.ds(pl.multiple_of(begin + plan.tokens, 8), plan.size)
 
     def put() -> None:
-        for ref, new in [*keys, *((ref, None) for ref in cleared)]:
+        for ref, new in keys:
             for c in range(ref.shape[0]):
-                lanes = slice(c * LANES, (c + 1) * LANES)
-                rows = jnp.zeros((plan.tokens, LANES), ref.dtype) if new is None else new[:, lanes].astype(ref.dtype)
-                ref[c, own] = rows
+                ref[c, own] = new[:, c * LANES : (c + 1) * LANES].astype(ref.dtype)
                 ref[c, next_] = jnp.zeros((plan.size, LANES), ref.dtype)
+        for ref in cleared:
+            for c in range(ref.shape[0]):
+                ref[c, own] = jnp.zeros((plan.tokens, LANES), ref.dtype)
 
     if plan.spans == 1:
         put()
@@ -139,7 +140,7 @@ class Specs:
             (None, None, None, m, *x.shape[3:]), lambda b, g, s, n: (s, b, g, q(n), 0, 0)
         )
         self.spans = lambda columns: pl.BlockSpec(
-            (None, None, None, columns, plan.kept, LANES), lambda b, g, s, n: (b, g, s, 0, 0, 0)
+            (None, None, None, columns, plan.rows, LANES), lambda b, g, s, n: (b, g, s, 0, 0, 0)
         )
         self.kept = lambda x: pltpu.VMEM((x.shape[3] // LANES, plan.kept, LANES), jnp.float32)
 
@@ -171,8 +172,11 @@ def forward(plan: Plan, lists, q, k, v, limits):
 
 
 def backward(plan: Plan, lists, q, k, v, limits, dy, lse, delta):
-    """The gradients of q, for each span; and those of k and v, ``[B, G, spans, width / LANES, kept, LANES]``."""
-    specs = Specs(plan, lists, q.shape[1] // k.shape[1])
+    """The gradients of q, for each span if there are several; and those of k and v.
+
+    Those are ``[B, G, spans, width / LANES, rows, LANES]``; that of q, where there is one span, is written over q.
+    """
+    specs, one = Specs(plan, lists, q.shape[1] // k.shape[1]), plan.spans == 1
     columns = [x.shape[3] // LANES for x in (k, v)]
     return call(
         functools.partial(backward_kernel, plan),
@@ -182,11 +186,12 @@ def backward(plan: Plan, lists, q, k, v, limits, dy, lse, delta):
             specs.lists, specs.queries(q), specs.keys(k), specs.keys(v),
             specs.queries(dy), specs.queries(lse), specs.queries(delta), *[specs.limits] * len(limits),
         ],
-        out_specs=[specs.parts(q), *map(specs.spans, columns)],
+        out_specs=[specs.queries(q) if one else specs.parts(q), *map(specs.spans, columns)],
         out_shape=[
-            jax.ShapeDtypeStruct((plan.spans, *q.shape), q.dtype),
-            *(jax.ShapeDtypeStruct((*q.shape[:2], plan.spans, n, plan.kept, LANES), jnp.float32) for n in columns),
+            jax.ShapeDtypeStruct(q.shape if one else (plan.spans, *q.shape), q.dtype),
+            *(jax.ShapeDtypeStruct((*q.shape[:2], plan.spans, n, plan.rows, LANES), jnp.float32) for n in columns),
         ],
         scratch_shapes=[specs.kept(k), specs.kept(v)],
+        input_output_aliases={1: 0} if one else {},
         name="lists_backward",
     )(lists, q, k, v, dy, lse, delta, *limits)  # fmt: skip

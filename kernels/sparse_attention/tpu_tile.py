@@ -50,8 +50,13 @@ class Plan(NamedTuple):
         return self.lists * self.queries
 
     @property
+    def rows(self) -> int:
+        """Keys of a span: blocks are read within it."""
+        return max(self.span * self.tokens, self.size)
+
+    @property
     def kept(self) -> int:
-        """Keys in vector memory; a block may reach beyond a span."""
+        """Keys in vector memory: some before whose arrival others are read hold zeros."""
         return self.span * self.tokens + self.size
 
     def counts(self) -> list[int]:
@@ -60,17 +65,18 @@ class Plan(NamedTuple):
         return sorted({min(-(-self.entries * part // (4 * group)) * group, self.entries) for part in range(1, 5)})
 
 
-def positions(size: int, starts: list, ends: list) -> jax.Array:
-    """Where the keys of a list stand, as a row; ``NEVER`` past a block's end."""
+def positions(size: int, starts: list, begins: list, ends: list) -> jax.Array:
+    """Where the keys of a list stand, as a row; ``NEVER`` before a block's begin and past its end."""
     rows = []
     for first in range(0, whole(len(starts) * size), LANES):
         lane = jax.lax.broadcasted_iota(jnp.int32, (1, LANES), 1) + first
-        start, end = jnp.zeros_like(lane), jnp.zeros_like(lane)
+        start, begin, end = (jnp.zeros_like(lane) for _ in range(3))
         for entry in range(first // size, min(-(-(first + LANES) // size), len(starts))):
-            begins = lane >= entry * size
-            start, end = jnp.where(begins, starts[entry] - entry * size, start), jnp.where(begins, ends[entry], end)
+            own = lane >= entry * size
+            start, begin = jnp.where(own, starts[entry] - entry * size, start), jnp.where(own, begins[entry], begin)
+            end = jnp.where(own, ends[entry], end)
         key = lane + start
-        rows.append(jnp.where(key < end, key, NEVER))
+        rows.append(jnp.where((key >= begin) & (key < end), key, NEVER))
     return jnp.concatenate(rows, 1)
 
 
@@ -94,9 +100,9 @@ class Tile:
     def __init__(self, plan: Plan, n, span, refs: dict, used: int):
         lists = refs["lists"]
         self.n, self.dtype, self.size = n, refs["q"].dtype, plan.size
-        self.starts = [lists[n, 0, entry] for entry in range(used)]
-        ends = [lists[n, 0, plan.entries + entry] for entry in range(used)]
-        self.key = positions(plan.size, self.starts, ends)
+        begins, ends = ([lists[n, 0, first + entry] for entry in range(used)] for first in (0, plan.entries))
+        self.starts = [jnp.minimum(begin, plan.rows - plan.size) for begin in begins]
+        self.key = positions(plan.size, self.starts, begins, ends)
         self.limits = [column(limit[n] - span * (plan.span * plan.tokens), plan.heads) for limit in refs["limits"]]
         self.q = refs["q"][n]
         self.k, self.v = (self.picked(refs[name]) for name in ("k", "v"))
