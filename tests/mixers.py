@@ -64,9 +64,6 @@ every_mixer = pytest.mark.parametrize("name", CONFIGS)
 each_default = pytest.mark.parametrize("name", DEFAULTS)
 each_other = pytest.mark.parametrize("name", [name for name in CONFIGS if name not in DEFAULTS])
 
-quick_jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
-"""Compilation is most of the time of these tests; this halves it."""
-
 
 def draw(*shape: int, seed: int = 0, dtype=jnp.float32):
     return jnp.asarray(np.random.default_rng(seed).normal(size=shape), dtype)
@@ -79,7 +76,7 @@ def build(name: str, dtype=jnp.float32):
 @functools.cache
 def initial(name: str):
     """Parameters and constants as they start, drawn by one program rather than one for each operation."""
-    return quick_jit(lambda: nnx.split(build(name), nnx.Param, ...)[1:])()
+    return jax.jit(lambda: nnx.split(build(name), nnx.Param, ...)[1:])()
 
 
 @functools.cache
@@ -119,7 +116,7 @@ def whole(name: str):
     Most laws, and the definition, are about this one program: compiling is what they cost.
     """
     graph, params = built(name)
-    run = quick_jit(functools.partial(outputs_and_gradients, graph))
+    run = jax.jit(functools.partial(outputs_and_gradients, graph))
     return run, run(WEIGHTS, params, X)
 
 

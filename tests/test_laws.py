@@ -33,7 +33,6 @@ from mixers import (
     merge,
     mixer_of,
     outputs_and_gradients,
-    quick_jit,
     tolerance,
     whole,
 )
@@ -96,7 +95,7 @@ def pieces(mixer, x, cut, cache, ids=None):
 def test_step_by_step_and_cut_prefill_equal_the_whole_call(name):
     graph, params = built(name)
 
-    @quick_jit
+    @jax.jit
     def run(params, x):
         mixer = merge(graph, params)
         empty = mixer.init_cache(len(x), T)
@@ -127,7 +126,7 @@ def packed_equal_separate(name, gradients):
         cut, vjp, uncut = jax.vjp(packed, params, x, has_aux=True)
         return (cut, uncut), vjp(jnp.asarray(weights[WHERE]))
 
-    (cut, uncut), *found = quick_jit(with_gradients if gradients else lambda *args: (packed(*args),))(params, X)
+    (cut, uncut), *found = jax.jit(with_gradients if gradients else lambda *args: (packed(*args),))(params, X)
     run, (y, _) = whole(name)
     cut, uncut, want = np.asarray(cut), np.asarray(uncut), np.asarray(y)[WHERE]
     for n in range(WHERE[0].max() + 1):
@@ -168,7 +167,7 @@ def test_future_tokens_change_nothing(name):
 @every_mixer
 def test_bfloat16_is_near_float32_and_its_gradients_are_finite(name):
     graph, params = built(name, jnp.bfloat16)
-    run = quick_jit(functools.partial(outputs_and_gradients, graph))
+    run = jax.jit(functools.partial(outputs_and_gradients, graph))
     y, gradients = run(WEIGHTS, params, X.astype(jnp.bfloat16))
     assert y.dtype == jnp.bfloat16, f"{name}: y is {y.dtype}"
     want = whole(name)[1][0]
@@ -192,7 +191,7 @@ def test_vmap_and_checkpoint_agree(name):
     two = run(WEIGHTS, other, X)
     halves = lambda x: x.reshape(2, 4, T, DIM)  # noqa: E731
 
-    @quick_jit
+    @jax.jit
     def mapped(models, x):
         recomputed = jax.checkpoint(functools.partial(call, graph))
         y, vjp = jax.vjp(jax.vmap(jax.vmap(recomputed, (None, 0)), (0, None)), models, halves(x))

@@ -187,6 +187,7 @@ def test_most_cases_are_supported(op):
     assert len(refused) < len(CASES[op]) / 2, refused
 
 
+@pytest.mark.optimized
 @pytest.mark.parametrize(("op", "generation", "size"), COMPILED)
 def test_kernels_compile_for_a_tpu_that_is_elsewhere(op, generation, size):
     """A kernel that takes more than its vector memory, or whose layouts a TPU lacks, fails here as it would there."""
