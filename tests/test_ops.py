@@ -109,7 +109,7 @@ def check(op: str, impl: str, case: Case, found: dict[str, Any], expected: dict[
     assert not misses, f"{op} by {impl}, case {case.name!r}: " + "; ".join(misses)
 
 
-@pytest.mark.parametrize(("op", "impl", "case"), parameters())
+@pytest.mark.parametrize(("op", "impl", "case"), list(parameters()))
 def test_implementation_agrees_with_the_definition(op, impl, case):
     inputs, cotangents = draw(op, case, seed=0)
     found = jax.jit(everything(op, impl, case))(inputs, cotangents)
