@@ -52,3 +52,9 @@ def pytest_collection_finish() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(100_000, 20, 100)
+
+
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
+    """Collects after each file, while the warnings that it may lead to are filtered."""
+    if nextitem is None or nextitem.path != item.path:
+        gc.collect()

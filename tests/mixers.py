@@ -84,7 +84,7 @@ def built(name: str, dtype=jnp.float32, seed: int = 0):
     """What the mixer is but for its parameters, and these, all of them perturbed."""
     graph, _, abstract = nnx.split(nnx.eval_shape(lambda: build(name, dtype)), nnx.Param, ...)
     params, constants = initial(name)
-    constants = jax.tree.map(lambda like, x: np.asarray(x).astype(like.dtype), abstract, constants)
+    constants = jax.tree.map(lambda like, x: jnp.asarray(np.asarray(x).astype(like.dtype)), abstract, constants)
     leaves, tree = jax.tree.flatten(params)
     noise, size = np.random.default_rng(seed), getattr(definitions.of(mixer_of(name)), "NOISE", 0.2)
     perturbed = [np.asarray(p) + size * noise.normal(size=p.shape).astype(np.float32) for p in leaves]
