@@ -55,7 +55,7 @@ def test_tiny_trains(name):
 
     step = jax.jit(jax.value_and_grad(loss))
     before, grad = step(params)
-    after, _ = step(jax.tree.map(lambda p, g: p - 0.02 * g, params, grad))
+    after, _ = step(jax.tree.map(lambda p, g: np.asarray(p) - 0.02 * np.asarray(g), params, grad))
     # Griffin starts 1.3 above chance: its scaled, tied embedding predicts the token that it has just read.
     assert before < np.log(config.vocab) + 2, f"{name}: the first loss is {before}, chance {np.log(config.vocab)}"
     assert after < before, f"{name}: a small step down the gradient raised the loss from {before} to {after}"
