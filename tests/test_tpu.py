@@ -56,23 +56,19 @@ PARAMETERS = [
     for op in OPS_WITH_KERNELS
     for case in CASES[op]
 ]
-NARROW, COMMON, WIDE = Size(65536, 8, 64, 64), Size(2048, 16, 128, 128), Size(8192, 8, 256, 256)
-SHORT = NARROW._replace(T=2048)
+NARROW, COMMON, WIDE = Size(2048, 8, 64, 64), Size(65536, 16, 128, 128), Size(8192, 8, 256, 256)
 SIZES = {"v5e": WIDE, "v5p": NARROW, "v6e": COMMON}
-"""A compilation takes up to half a minute, and longer for more tokens or wider heads. Each generation has a width, the
-widest where memory runs out first, and each width a length, the longest the narrowest; other pairs of generation and
-width are left to ``-m exhaustive``."""
+"""A compilation takes up to half a minute. Each generation has a width and a length, the widest where memory runs out
+first; other pairs are left to ``-m exhaustive``."""
 
 
 def compiled(op):
     """What an op is compiled for. Channels without heads are cut into the same blocks, however many there are."""
     for chip, own in SIZES.items():
-        sizes = (NARROW, COMMON, WIDE) if "H" in OPS[op].axes() else (own,)
-        if op.startswith("blocks"):  # slow to compile where keys are cut in spans; one size of block stands for all
-            sizes = (SHORT, COMMON, WIDE)
-            own = SHORT if op == "blocks 64" else None
-        for size in sizes:
-            marks = [] if size == own else [pytest.mark.exhaustive]
+        for size in (NARROW, COMMON, WIDE) if "H" in OPS[op].axes() else (own,):
+            if op.startswith("blocks"):  # slow to compile where keys are cut in spans; one size of block stands for all
+                own = NARROW if op == "blocks 64" else None
+            marks = [pytest.mark.exhaustive] if "H" in OPS[op].axes() and size != own else []
             yield pytest.param(op, chip, size, id=f"{op}-{chip}-{size.K}", marks=marks)
 
 
