@@ -134,7 +134,7 @@ def packed_equal_separate(name, gradients):
         close(cut[of], want[of], f"{name}: packed and cut, document {n} at {at}")
         close(uncut[of[: len(uncut)]], want[: len(uncut)][of[: len(uncut)]], f"{name}: packed, document {n}")
     if gradients:
-        close(found[0], run(weights, params, X)[1], f"{name}: packed and cut, gradient of ")
+        close(found[0], run(weights, params, X)[1], f"{name}: packed and cut, gradient of ", tolerance(name))
 
 
 @each_default
