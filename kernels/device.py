@@ -13,3 +13,10 @@ def kind(platform: str, maker: str) -> str | None:
     if abstract := jax.sharding.get_abstract_mesh().abstract_device:
         return abstract.device_kind if abstract.device_kind.startswith(maker) else None
     return jax.devices()[0].device_kind if jax.default_backend() == platform else None
+
+
+def cores() -> int:
+    """How many cores (multiprocessors) the device has that is traced for: of an abstract mesh or of this machine."""
+    if abstract := jax.sharding.get_abstract_mesh().abstract_device:
+        return abstract.num_cores or 1
+    return getattr(jax.devices()[0], "core_count", 1)

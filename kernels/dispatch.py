@@ -30,7 +30,7 @@ IMPLEMENTATIONS: dict[str, tuple[str, ...]] = {
     "mlstm": ("pallas_tpu", "pallas_gpu", "xla", "reference"),
     "selective_scan": ("pallas_tpu", "pallas_gpu", "xla", "reference"),
     "short_conv": ("pallas_tpu", "pallas_gpu", "xla", "reference"),
-    "slstm": ("pallas_tpu", "xla", "reference"),
+    "slstm": ("pallas_tpu", "pallas_gpu", "xla", "reference"),
     "sparse_attention": ("pallas_tpu", "pallas_gpu", "xla", "reference"),
     "ttt_linear": ("xla", "reference"),
 }

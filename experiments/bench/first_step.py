@@ -21,13 +21,14 @@ from ...archs import ARCHS, LM, LMConfig
 def first_step(config: LMConfig, length: int, batch: int) -> tuple[float, float, float]:
     """Seconds to build the model, to trace and compile a step, and to run it once more."""
     start = time.perf_counter()
-    graphdef, params = nnx.split(jax.jit(lambda key: LM(config, rngs=nnx.Rngs(params=key)))(jax.random.key(0)))
+    model = jax.jit(lambda key: LM(config, rngs=nnx.Rngs(params=key)))(jax.random.key(0))
+    graphdef, params, constants = nnx.split(model, nnx.Param, ...)
     jax.block_until_ready(params)
     built = time.perf_counter()
     tokens = jax.random.randint(jax.random.key(1), (batch, length + 1), 0, config.vocab)
 
     def loss(params, tokens):
-        logits = nnx.merge(graphdef, params)(tokens[:, :-1])
+        logits = nnx.merge(graphdef, params, constants)(tokens[:, :-1])
         return jnp.mean(optax.softmax_cross_entropy_with_integer_labels(logits, tokens[:, 1:]))
 
     step = jax.jit(jax.value_and_grad(loss))

@@ -32,7 +32,7 @@ gpu_device_info {
 }
 platform_name: "CUDA" dnn_version_info { major: 9 minor: 10 } device_description_str: "NVIDIA H100 80GB HBM3"
 """
-T = 256
+T = 4096  # long enough to be split over blocks: then the kernels of the first pass are compiled too
 
 
 def arguments(K: int, V: int) -> dict[str, dict]:
@@ -44,7 +44,14 @@ def arguments(K: int, V: int) -> dict[str, dict]:
     ops = {"gla": qkv, "delta_rule": delta}
     named = {f"{op} {gate}": given | {"g": g} for op, given in ops.items() for gate, g in gates.items()}
     named |= {"dplr": {**qkv, "a": shape(K), "b": shape(K), "g": gates["vector"]}}
-    return named | ({"sparse_attention": qkv | {"mask": kernels.Window(100)}} if max(K, V) <= 128 else {})
+    lists = kernels.Blocks(jax.ShapeDtypeStruct((1, T // 64, 1, 3), jnp.int32), 64, 64)
+    masks = {"window": kernels.Window(100), "lists": lists}
+    named |= {f"sparse_attention {name}": qkv | {"mask": mask} for name, mask in masks.items()}
+    if max(K, V) <= 128:
+        for what, B, H in (("a sequence", 1, 1), ("8", 9, 15)):
+            given = {"gates": (B, T, H, 4, K), "r": (H, 4, K, K)}
+            named[f"slstm {what}"] = {name: jax.ShapeDtypeStruct(x, jnp.bfloat16) for name, x in given.items()}
+    return named
 
 
 def compile_for(device, op: str, given: dict) -> None:
@@ -79,7 +86,7 @@ def main() -> None:
             registers, spilled = (match[1] if match else "?" for match in found)
             slow = ", products one after the other" if "serialized" in said else ""
             kernel = path.stem.rsplit("_", 1)[0]
-            print(f"{name:18} {kernel:24} {registers:>3} registers, {spilled:>4} bytes spilled{slow}", flush=True)
+            print(f"{name:24} {kernel:24} {registers:>3} registers, {spilled:>4} bytes spilled{slow}", flush=True)
 
 
 if __name__ == "__main__":

@@ -194,11 +194,25 @@ def schedule(dump: Path, call: str, trips: Sequence[int]) -> tuple[int, dict[str
 
 
 def relayout_bytes(text: str) -> int:
-    """Bytes that the copies and transposes of a program's entry read and write; each reads what it writes."""
+    """Bytes that the copies and transposes of a program's entry read and write; each reads what it writes.
+
+    What is fetched into another memory as it lies (``copy-start``, ``copy-done``) changes no layout and does not count.
+    """
     entry = text[text.index("\nENTRY") :]
     sizes = {"bf16": 2, "f32": 4, "s32": 4, "pred": 1}
-    moved = re.findall(r"^  (?:ROOT )?%(?:copy|transpose|reshape)[\w.-]* = (\w+)\[([\d,]*)\]", entry, re.MULTILINE)
-    return sum(2 * sizes.get(kind, 4) * math.prod(int(n) for n in shape.split(",") if n) for kind, shape in moved)
+    layout = r"\w+\[[\d,]*\]\{[^}]*?(?:S\(\d+\))?\}"
+    starts = re.findall(rf"%(copy-start[\w.-]*) = \(({layout}), ({layout})", entry)
+    as_is = {name for name, to, whence in starts if re.sub(r"S\(\d+\)", "", to) == re.sub(r"S\(\d+\)", "", whence)}
+    moved = re.findall(
+        r"^  (?:ROOT )?%(?:copy|transpose|reshape)[\w.-]* = (\w+)\[([\d,]*)\]\S* [\w-]+\(%([\w.-]+)",
+        entry,
+        re.MULTILINE,
+    )
+    return sum(
+        2 * sizes.get(kind, 4) * math.prod(int(n) for n in shape.split(",") if n)
+        for kind, shape, operand in moved
+        if operand not in as_is
+    )
 
 
 def pallas_grids(jaxpr: Any) -> Iterator[tuple[str, tuple[int, ...], tuple[int, ...]]]:

@@ -73,12 +73,17 @@ SOURCES: dict[str, Callable[[jax.Array], jax.Array]] = {
 }
 
 
+def lists(size: int, queries: int, n: int, q: jax.Array, k: jax.Array) -> Blocks:
+    """For so many queries their own block of ``size`` keys, and ``n - 1`` others, not the same for each key head."""
+    first, head, entry = jnp.ogrid[: q.shape[1] : queries, : k.shape[2], : min(n, -(-k.shape[1] // size))]
+    own = first // size
+    number = jnp.where(entry == 0, own, (first // queries * 7 + head * 5 + entry * 11) % jnp.maximum(own, 1))
+    return Blocks(jnp.repeat(size * number[None], q.shape[0], 0), size, queries)
+
+
 def listed(size: int, q: jax.Array, k: jax.Array, v: jax.Array, **args) -> tuple[jax.Array]:
-    """Attention of blocks of ``size`` queries to 16 blocks of as many keys: their own, and others for each head."""
-    T, H = q.shape[1:3]
-    own, head, entry = jnp.ogrid[: -(-T // size), :H, :16]
-    number = jnp.where(entry == 0, own, (own * 7 + head * 5 + entry * 11) % jnp.maximum(own, 1))
-    return (kernels.sparse_attention(q, k, v, mask=Blocks(size * number[None], size, size), **args),)
+    """Attention of blocks of ``size`` queries to 16 blocks of as many keys."""
+    return (kernels.sparse_attention(q, k, v, mask=lists(size, size, 16, q, k), **args),)
 
 
 QKV = {"q": ("HK", "norm"), "k": ("HK", "norm"), "v": ("HV", "plain")}

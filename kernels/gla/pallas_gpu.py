@@ -8,7 +8,7 @@ from functools import partial
 import jax
 
 from .. import gpu
-from ..gpu import wy
+from ..gpu import span_states, spans, wy
 from ..gpu.decay import sums
 from . import arguments, gpu_scalar
 from .arguments import OUTPUTS, axes
@@ -32,22 +32,28 @@ def run(q, k, v, g, **rest):
     return arguments.run(kernels, q, k, v, g, **rest)
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _passes(scale, q, k, v, _, g, first, border):
-    return tuple(gpu_scalar.forward(scale, False, q, k, v, sums(g, border), first))
+@partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def _passes(S, scale, q, k, v, _, g, first, border):
+    return _run(S, scale, False, q, k, v, g, first, border)[0]
 
 
-def _forward(scale, q, k, v, _, g, first, border):
+def _run(S, scale, keep, q, k, v, g, first, border):
     upto = sums(g, border)
-    y, last, kept = gpu_scalar.forward(scale, True, q, k, v, upto, first)
-    return (y, last), (q, k, v, kept, upto)
+    first, across = span_states.entering(S, {"k": k, "v": v, "sums": upto}, first)
+    y, last, *kept = gpu_scalar.forward(scale, keep, q, k, v, upto, first)
+    return (y, spans.of_span(S, -1, last)), (q, k, v, upto, across, *kept)
 
 
-def _backward(scale, residuals, cotangents):
-    q, k, v, kept, upto = residuals
+def _forward(S, scale, q, k, v, _, g, first, border):
+    return _run(S, scale, True, q, k, v, g, first, border)
+
+
+def _backward(S, scale, residuals, cotangents):
+    q, k, v, upto, across, kept = residuals
     dy, dlast = cotangents
+    dlast = span_states.leaving(S, scale, {"q": q, "sums": upto}, dy, dlast, across)
     dq, dk, dv, dg, dfirst = gpu_scalar.backward(scale, q, k, v, dy, kept, upto, dlast)
-    return wy.joined(q, dq), wy.joined(k, dk), dv.astype(v.dtype), None, dg, dfirst, None
+    return wy.joined(q, dq), wy.joined(k, dk), dv.astype(v.dtype), None, dg, spans.of_span(S, 0, dfirst), None
 
 
 _passes.defvjp(_forward, _backward)

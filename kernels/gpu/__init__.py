@@ -45,6 +45,11 @@ def kind() -> str | None:
     return "interpreted" if _interpreted.get() else device.kind("gpu", "NVIDIA")
 
 
+def multiprocessors() -> int:
+    """Those of the GPU that is traced for: as many blocks run at a time. One where it is interpreted."""
+    return 1 if _interpreted.get() else device.cores()
+
+
 def unsupported() -> str | None:
     """Why no GPU kernel runs here, in words, or None."""
     found = kind()

@@ -15,12 +15,22 @@ def sums(g: jax.Array, border: jax.Array | None) -> jax.Array:
     In two parts whose differences lose nothing: the first is a multiple of 1/256 below 2^15 and so exact in float32,
     the second is at most 1/8. ``border``: ``[B, T]``, where a segment begins.
     """
-    g = jnp.maximum(g * LOG2E, LEAST)
-    if border is not None:
-        g = jnp.where(border[..., None], LEAST, g)
-    g = g.swapaxes(1, 2).reshape(g.shape[0], g.shape[2], -1, TILE)
+    g = _with_borders(g, border).swapaxes(1, 2).reshape(g.shape[0], g.shape[2], -1, TILE)
     coarse = jnp.round(g * 256) / 256
     return jnp.cumsum(jnp.stack([coarse, g - coarse], -2), -1)
+
+
+def _with_borders(g: jax.Array, border: jax.Array | None) -> jax.Array:
+    """The gates to the base 2."""
+    g = jnp.maximum(g * LOG2E, LEAST)
+    return g if border is None else jnp.where(border[..., None], LEAST, g)
+
+
+def passed(g: jax.Array, border: jax.Array | None) -> tuple[jax.Array, jax.Array]:
+    """The decays from each token to the end, and from before the beginning to it, ``[B, T, H]``."""
+    g = _with_borders(g, border)
+    after = jnp.flip(jnp.cumsum(jnp.flip(jnp.pad(g[:, 1:], ((0, 0), (0, 1), (0, 0))), 1), 1), 1)
+    return jnp.exp2(after), jnp.exp2(jnp.cumsum(g, 1))
 
 
 def within_decays(sums, *, rows_later: bool, log_scale: float) -> jax.Array:

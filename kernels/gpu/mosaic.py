@@ -5,6 +5,7 @@ A block is one warpgroup, which prefetches the next chunk by TMA while it comput
 knows none in registers.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -48,6 +49,23 @@ def product(a: Any, b: Any, *more: tuple[Any, Any]) -> jax.Array:
         return total[...]
 
     return pl.run_scoped(multiply, plgpu.WGMMAAccumulatorRef((TILE, TILE), jnp.float32))
+
+
+def sums(run: Callable, count: int) -> tuple[jax.Array, ...]:
+    """So many tiles of float32, which begin at 0 and to which ``run(refs)`` adds products by ``add``."""
+
+    def within(*refs):
+        run(refs)
+        return tuple(ref[...] for ref in refs)
+
+    return pl.run_scoped(within, *[plgpu.WGMMAAccumulatorRef((TILE, TILE), jnp.float32)] * count)
+
+
+def add(*terms: tuple[Any, Any, Any]) -> None:
+    """To each reference of ``sums`` the product of two; all run at once. No register holds the product by itself."""
+    for total, left, right in terms:
+        plgpu.wgmma(total, left, right)
+    plgpu.wgmma_wait(0)
 
 
 def transposed(ref: Any) -> Any:
@@ -147,21 +165,60 @@ def scan(step: Callable, chunks: int | jax.Array, buffers: int, blocks: list, re
     return pipeline(*refs)
 
 
+def scan_listed(
+    step: Callable, steps: int | jax.Array, buffers: int, read: Callable, copies: Callable, arrivals: int, state: Any
+) -> Any:
+    """``state = step(read(n), slot, state)`` in order, where what ``copies(read(n), slot)`` names has arrived.
+
+    That is ``scan`` where what is fetched is looked up. ``read`` is called a step before its numbers are needed, and
+    nothing waits for them; it must give some for steps past the last too.
+    """
+
+    def run(barriers):
+        def start(found, slot):
+            for source, target in copies(found, slot):
+                plgpu.copy_gmem_to_smem(source, target, barriers.at[slot])
+
+        def one(n, carry):
+            (found, *later), state = carry
+            slot = lax.rem(n, buffers)
+            plgpu.barrier_wait(barriers.at[slot])
+            state = step(found, slot, state)
+            pl.when(n + buffers < steps)(lambda: start(later[-1], slot))
+            return (*later, read(n + buffers + 1)), state
+
+        ahead = tuple(read(jnp.int32(n)) for n in range(buffers + 1))
+        for slot in range(buffers):
+            pl.when(slot < steps)(functools.partial(start, ahead[slot], slot))
+        return lax.fori_loop(jnp.int32(0), steps, one, (ahead, state))[1]
+
+    return pl.run_scoped(run, plgpu.Barrier(num_arrivals=arrivals, num_barriers=buffers))
+
+
 def call(
-    kernel: Callable, name: str, *, grid: dict[str, int], outputs: list, scratch: list, barriers: bool = True
+    kernel: Callable,
+    name: str,
+    *,
+    grid: dict[str, int],
+    outputs: list,
+    scratch: list,
+    barriers: bool = True,
+    threads: dict[str, int] | None = None,
 ) -> Callable:
-    """``plgpu.kernel`` with one warpgroup a block, over a grid of named axes.
+    """``plgpu.kernel`` over a grid of named axes, with one warpgroup a block or, by name, as many as ``threads`` says.
 
     The layouts are those that the kernel names: to infer them took the compiler minutes and more. Without ``barriers``
     threads wait for each other only where the kernel says so.
     """
-    lane = plgpu.LoweringSemantics.Lane
+    lane, ((axis, groups),) = plgpu.LoweringSemantics.Lane, (threads or {None: None}).items()
     return plgpu.kernel(
         kernel,
         out_type=[jax.ShapeDtypeStruct(*out) for out in outputs],
         scratch_types=scratch,
         grid=tuple(grid.values()),
         grid_names=tuple(grid),
+        num_threads=groups,
+        thread_name=axis,
         kernel_name=name,
         compiler_params=plgpu.CompilerParams(lowering_semantics=lane, unsafe_no_auto_barriers=not barriers),
     )

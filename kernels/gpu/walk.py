@@ -7,7 +7,10 @@ weights P, with the scale in them, and the inverse X, ``[B, H, N, 64, 64]``; of 
 follows, all V columns are independent, so that a block has 64 of them and all of K.
 
 The decays are ``sums``, by ``gpu.decay.sums``, and are then applied here to rows of tiles in registers; or they differ
-by channel and are in q, a and k already, and ``through`` is ``[B, H, N, K]``.
+by channel and are in q, a and k already, and ``through`` is ``[B, H, N, K]``. Beside ``sums`` there may be ``weight``,
+``[B, H, N, 64]``, which multiplies what a token writes.
+
+Where only a state is asked for, of some of the rows of the batch, what is not needed for it is neither there nor made.
 """
 
 import functools
@@ -33,6 +36,7 @@ from .mosaic import (
     shared,
     transposed,
 )  # fmt: skip
+from .spans import Rows
 
 Arrays = dict[str, jax.Array]
 """q, k, v, P, sums or through, and of what erases a and X. Those of tokens are ``[B, T, heads, K or V]``."""
@@ -43,9 +47,9 @@ def _buffers(K: int) -> int:
     return 2 if K <= 128 else 1
 
 
-def _fetched(x: dict, K: int, at) -> tuple[list, list]:
+def _fetched(x: dict, H: int, K: int, row, at) -> tuple[list, list]:
     """The blocks of a step, whose chunk is ``at(step)``, and the arrays of this block's head that they are cut from."""
-    b, h, c = (lax.axis_index(name) for name in ("batch", "head", "column"))
+    h, c = (lax.axis_index(name) for name in ("head", "column"))
     wide, tile = block((TILE, K), lambda n: (at(n), 0)), block((TILE, TILE), lambda n: (at(n), c))
     blocks = {
         "q": wide, "k": wide, "a": wide, "v": tile, "dy": tile,
@@ -53,10 +57,10 @@ def _fetched(x: dict, K: int, at) -> tuple[list, list]:
         "X": block((None, TILE, TILE), lambda n: (at(n), 0, 0)),
         "sums": block((None, 2, TILE), lambda n: (at(n), 0, 0), factor=False),
         "through": block((None, K), lambda n: (at(n), 0), factor=False),
+        "weight": block((None, TILE), lambda n: (at(n), 0), factor=False),
     }  # fmt: skip
-    H = x["P"].shape[1]
-    of_tokens = lambda ref: ref.at[b, :, h // (H // ref.shape[2])]  # noqa: E731
-    cut = {name: of_tokens(ref) if name in ("q", "k", "a", "v", "dy") else ref.at[b, h] for name, ref in x.items()}
+    of_tokens = lambda ref: ref.at[row, :, h // (H // ref.shape[2])]  # noqa: E731
+    cut = {name: of_tokens(ref) if name in ("q", "k", "a", "v", "dy") else ref.at[row, h] for name, ref in x.items()}
     return [blocks[name] for name in x], [cut[name] for name in x]
 
 
@@ -67,37 +71,50 @@ def _through(x: dict, tiles) -> list:
     return [by_row(column(x["through"].at[part(m)])) for m in tiles]
 
 
-def _forward_kernel(scale: float, keep: int, names: tuple[str, ...], *refs) -> None:
-    x, (first, y, last, *rest) = dict(zip(names, refs, strict=False)), refs[len(names) :]
+def _chunks(x: dict) -> int:
+    return x["sums" if "sums" in x else "through"].shape[2]
+
+
+def _forward_kernel(scale: float, keep: int, rows: Rows | None, names: tuple[str, ...], *refs) -> None:
+    x, (first, *outputs) = dict(zip(names, refs, strict=False)), refs[len(names) :]
+    reads, erases = "q" in x, "a" in x
+    ys, (last, *rest) = outputs[:reads], outputs[reads:]
     kept, (state, low, out, *solved) = rest[:keep], rest[keep:]
     b, h, c = (lax.axis_index(name) for name in ("batch", "head", "column"))
-    N, K = x["P"].shape[2], x["q"].shape[3]
+    row, N, (H, K) = rows(b) if rows else b, _chunks(x), first.shape[1:3]
     tiles = range(K // TILE)
 
     def step(n, *refs):
         x, S = dict(zip(names, refs, strict=False)), refs[-1]
         sent()
-        for m in tiles:
-            put(state.at[part(m)], S[m])
-        u = x["v"]
-        if solved:
+        if reads or erases:
+            for m in tiles:
+                put(state.at[part(m)], S[m])
+        u = x.get("v")
+        if erases:
             held = product(x["a"], state)
             if "sums" in x:
                 held *= by_row(enter_decays(x["sums"]))
-            put(low, load(u) - held)
+            put(low, -held if u is None else load(u) - held)
             (u,) = solved
             put(u, product(x["X"], low))
-        read = product(x["q"], state)
+        if reads:
+            read = product(x["q"], state)
+            if "sums" in x:
+                read *= by_row(enter_decays(x["sums"]) * scale)
+            put(out, read + product(x["P"], u))
+        written = u
         if "sums" in x:
-            read *= by_row(enter_decays(x["sums"]) * scale)
-        put(out, read + product(x["P"], u))
-        if "sums" in x:
-            put(low, load(u) * by_row(leave_decays(x["sums"])))
+            leave = leave_decays(x["sums"])
+            if "weight" in x:
+                leave *= column(x["weight"])
+            written = low
+            put(written, load(u) * by_row(leave))
         # All that was fetched is read before the send: after it the next chunk may take its place.
-        written, through = low if "sums" in x else u, _through(x, tiles)
+        through = _through(x, tiles)
         S = [through[m] * S[m] + product(transposed(x["k"].at[:, part(m)]), written) for m in tiles]
-        of_values = b, part(n), h, part(c)
-        copies = [(out, y.at[of_values])]
+        of_values = row, part(n), h, part(c)
+        copies = [(out, y.at[of_values]) for y in ys]
         if keep:
             copies.append((state, kept[0].at[b, h, n, :, part(c)]))
             copies += [(ref, kept[1].at[of_values]) for ref in solved]
@@ -105,12 +122,22 @@ def _forward_kernel(scale: float, keep: int, names: tuple[str, ...], *refs) -> N
         return tuple(S)
 
     S = scan(
-        step, N, _buffers(K), *_fetched(x, K, lambda n: n),
+        step, N, _buffers(K), *_fetched(x, H, K, row, lambda n: n),
         tuple(load(first.at[b, h, part(m), part(c)], optimized=False) for m in tiles),
     )  # fmt: skip
     for m in tiles:
         last[b, h, part(m), part(c)] = S[m]
     sent(everywhere=True)
+
+
+def _forward(scale: float, keep: int, rows: Rows | None, x: Arrays, first: jax.Array, outputs: list) -> list[jax.Array]:
+    B, H, K, V = first.shape
+    name = "states_forward" if "q" in x else "spans_forward"
+    return call(
+        functools.partial(_forward_kernel, scale, keep, rows, tuple(x)), name,
+        grid={"batch": B, "head": H, "column": V // TILE}, outputs=outputs,
+        scratch=[shared(K, TILE), *[shared(TILE, TILE)] * (3 if "a" in x else 2)],
+    )(*x.values(), first)  # fmt: skip
 
 
 def forward(scale: float, keep: bool, x: Arrays, first: jax.Array) -> list[jax.Array]:
@@ -119,36 +146,39 @@ def forward(scale: float, keep: bool, x: Arrays, first: jax.Array) -> list[jax.A
     To make the states again would take this whole walk once more, which nothing else can fill the card during; they
     are K V / 64 numbers a token, where q, k, v and y are 2 (K + V).
     """
-    (B, _, H, V), K, N, dtype = x["v"].shape, x["q"].shape[3], x["P"].shape[2], x["v"].dtype
-    outputs = [(x["v"].shape, dtype), (first.shape, jnp.float32)]
-    kept = [((B, H, N, K, V), dtype), *[(x["v"].shape, dtype)] * ("a" in x)] if keep else []
-    return call(
-        functools.partial(_forward_kernel, scale, len(kept), tuple(x)), "states_forward",
-        grid={"batch": B, "head": H, "column": V // TILE}, outputs=outputs + kept,
-        scratch=[shared(K, TILE), *[shared(TILE, TILE)] * (3 if "a" in x else 2)],
-    )(*x.values(), first)  # fmt: skip
+    (B, H, K, V), N, (shape, dtype) = first.shape, _chunks(x), (x["v"].shape, x["v"].dtype)
+    kept = [((B, H, N, K, V), dtype), *[(shape, dtype)] * ("a" in x)] if keep else []
+    return _forward(scale, len(kept), None, x, first, [(shape, dtype), (first.shape, jnp.float32), *kept])
 
 
-def _backward_kernel(scale: float, names: tuple[str, ...], *refs) -> None:
+def last_state(x: Arrays, first: jax.Array, rows: Rows | None) -> jax.Array:
+    """The last state alone, from the ``first`` of each of the rows; without v, if nothing but what is erased is."""
+    x = {name: array for name, array in x.items() if name not in ("q", "P")}
+    return _forward(1.0, 0, rows, x, first, [(first.shape, jnp.float32)])[0]
+
+
+def _backward_kernel(scale: float, rows: Rows | None, names: tuple[str, ...], *refs) -> None:
     """The last chunk first."""
-    x, (dlast, dv, dstates, dfirst, dstate, low, out) = dict(zip(names, refs, strict=False)), refs[len(names) :]
+    x, (dlast, *outputs) = dict(zip(names, refs, strict=False)), refs[len(names) :]
+    *whole, dfirst, dstate, low, out = outputs
     b, h, c = (lax.axis_index(name) for name in ("batch", "head", "column"))
-    N, K = x["P"].shape[2], x["q"].shape[3]
+    row, N, (H, K) = rows(b) if rows else b, _chunks(x), dlast.shape[1:3]
     tiles = range(K // TILE)
 
     def step(done, *refs):
         x, dS, n = dict(zip(names, refs, strict=False)), refs[-1], N - 1 - done
         sent()
-        for m in tiles:
-            put(dstate.at[part(m)], dS[m])
-        of_state = product(x["k"], dstate)
-        if "sums" in x:
-            of_state *= by_row(leave_decays(x["sums"]))
-        du = product(transposed(x["P"]), x["dy"]) + of_state
-        if "a" in x:
-            put(low, du)
-            du = product(transposed(x["X"]), low)
-        put(out, du)
+        if "k" in x:
+            for m in tiles:
+                put(dstate.at[part(m)], dS[m])
+            of_state = product(x["k"], dstate)
+            if "sums" in x:
+                of_state *= by_row(leave_decays(x["sums"]))
+            du = product(transposed(x["P"]), x["dy"]) + of_state
+            if "a" in x:
+                put(low, du)
+                du = product(transposed(x["X"]), low)
+            put(out, du)
         through = _through(x, tiles)
         dS = [through[m] * dS[m] for m in tiles]
         dread, dheld = x["dy"], out
@@ -160,11 +190,15 @@ def _backward_kernel(scale: float, names: tuple[str, ...], *refs) -> None:
             if "sums" in x:
                 put(low, load(out) * by_row(enter_decays(x["sums"])))
             dS = [dS[m] - product(transposed(x["a"].at[:, part(m)]), dheld) for m in tiles]
-        send((out, dv.at[b, part(n), h, part(c)]), (dstate, dstates.at[b, h, n, :, part(c)]))
+        copies = []
+        if whole:
+            dv, dstates = whole
+            copies = [(out, dv.at[b, part(n), h, part(c)]), (dstate, dstates.at[b, h, n, :, part(c)])]
+        send(*copies)
         return tuple(dS)
 
     dS = scan(
-        step, N, _buffers(K), *_fetched(x, K, lambda n: N - 1 - n),
+        step, N, _buffers(K), *_fetched(x, H, K, row, lambda n: N - 1 - n),
         tuple(load(dlast.at[b, h, part(m), part(c)], optimized=False) for m in tiles),
     )  # fmt: skip
     for m in tiles:
@@ -172,13 +206,24 @@ def _backward_kernel(scale: float, names: tuple[str, ...], *refs) -> None:
     sent(everywhere=True)
 
 
-def backward(scale: float, x: Arrays, dy: jax.Array, dlast: jax.Array) -> list[jax.Array]:
-    """The cotangents of v, of the states that leave the chunks, and of the first state."""
-    (B, _, H, V), K, N = dy.shape, x["q"].shape[3], x["P"].shape[2]
-    x = {name: array for name, array in x.items() if name != "v"} | {"dy": dy}
-    outputs = [(dy.shape, dy.dtype), ((B, H, N, K, V), dy.dtype), (dlast.shape, jnp.float32)]
+def _backward(scale: float, rows: Rows | None, x: Arrays, dlast: jax.Array, outputs: list) -> list[jax.Array]:
+    B, H, K, V = dlast.shape
     return call(
-        functools.partial(_backward_kernel, scale, tuple(x)), "states_backward",
-        grid={"batch": B, "head": H, "column": V // TILE}, outputs=outputs,
+        functools.partial(_backward_kernel, scale, rows, tuple(x)), "spans_backward" if rows else "states_backward",
+        grid={"batch": B, "head": H, "column": V // TILE}, outputs=[*outputs, (dlast.shape, jnp.float32)],
         scratch=[shared(K, TILE), shared(TILE, TILE), shared(TILE, TILE)],
     )(*x.values(), dlast)  # fmt: skip
+
+
+def backward(scale: float, x: Arrays, dy: jax.Array, dlast: jax.Array) -> list[jax.Array]:
+    """The cotangents of v, of the states that leave the chunks, and of the first state."""
+    (B, H, K, V), N = dlast.shape, _chunks(x)
+    x = {name: array for name, array in x.items() if name != "v"} | {"dy": dy}
+    return _backward(scale, None, x, dlast, [(dy.shape, dy.dtype), ((B, H, N, K, V), dy.dtype)])
+
+
+def first_cotangent(scale: float, x: Arrays, dy: jax.Array, dlast: jax.Array, rows: Rows) -> jax.Array:
+    """The cotangent of the first state alone, from the ``dlast`` of each of the rows."""
+    needed = {"q", "sums", "through"} if "a" not in x else {*x} - {"v"}
+    x = {name: array for name, array in x.items() if name in needed} | {"dy": dy}
+    return _backward(scale, rows, x, dlast, [])[0]

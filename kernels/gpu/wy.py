@@ -11,7 +11,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 
-from . import vector_weights, walk, weights
+from . import span_states, spans, vector_weights, walk, weights
 from .decay import sums
 from .mosaic import TILE
 
@@ -23,7 +23,9 @@ def run(q, k, v, a, g, scale: float, state, number, *, undecayed=False, passes: 
     tokens are zeros. ``a`` may be None if the gates are of channels, and ``undecayed`` only then. ``passes`` may take
     the place of the walk here.
     """
-    (T, K), V, late = (q.shape[1], q.shape[3]), v.shape[3], (0, -q.shape[1] % TILE)
+    (T, K), (B, _, H, V) = (q.shape[1], q.shape[3]), v.shape
+    S = spans.count(B * H * -(-V // TILE), T, _price(-(-K // TILE), -(-V // TILE), a is not None, g.ndim == 4))
+    late = (0, -T % (TILE * S))
 
     def pad(x):
         return jnp.pad(x, [(0, 0), late, (0, 0), *([(0, -x.shape[3] % TILE)] if x.ndim == 4 else [])])
@@ -35,16 +37,28 @@ def run(q, k, v, a, g, scale: float, state, number, *, undecayed=False, passes: 
             a = jnp.where(border[:, : a.shape[1], None, None], 0, a)
     state = jnp.pad(state, ((0, 0), (0, 0), (0, -K % TILE), (0, -V % TILE)))
     q, k, v, a, g = jax.tree.map(pad, (q, k, v, a, g))
-    y, last = (passes or partial(_passes, undecayed))(scale, q, k, v, a, g, state, border)
-    return y[:, :T, :, :V], last[:, :, :K, :V]
+    q, k, v, a, g, border = jax.tree.map(partial(spans.cut, S), (q, k, v, a, g, border))
+    y, last = (passes or partial(_passes, undecayed))(S, scale, q, k, v, a, g, state, border)
+    return spans.joined(S, y)[:, :T, :, :V], last[:, :, :K, :V]
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def _passes(undecayed, scale, q, k, v, a, g, first, border):
-    return _walk(undecayed, scale, False, q, k, v, a, g, first, border)[0]
+def _price(keys: int, values: int, erases: bool, by_channel: bool) -> float:
+    """What a walk for states alone costs, beside one with outputs: products of tiles, of which K and V have so many.
+
+    Where something is erased, the identity has K columns beside the V.
+    """
+    if erases:
+        return (2 * keys + 1) / (3 * keys + 2) * (1 + keys / values)
+    return keys / (2 * keys + 1 if by_channel else 3 * keys + 1)
 
 
-def _walk(undecayed, scale, keep, q, k, v, a, g, first, border):
+@partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
+def _passes(undecayed, S, scale, q, k, v, a, g, first, border):
+    """Of spans, whose ``first`` and last state are those of the S together."""
+    return _walk(undecayed, S, scale, False, q, k, v, a, g, first, border)[0]
+
+
+def _walk(undecayed, S, scale, keep, q, k, v, a, g, first, border):
     if g.ndim == 4:
         high, low, through = vector_weights.halves(g, border)
         gates = high, low
@@ -53,24 +67,26 @@ def _walk(undecayed, scale, keep, q, k, v, a, g, first, border):
         gates = upto = sums(g, border)
         P, X = weights.forward(scale, q, k, a, upto)
         x = {"q": q, "k": k, "v": v, "a": a, "P": P, "X": X, "sums": upto}
+    first, across = span_states.entering(S, x, first)
     y, last, *kept = walk.forward(scale, keep, x, first)
-    return (y, last), (q, k, a, gates, x, *kept)
+    return (y, spans.of_span(S, -1, last)), (q, k, a, gates, x, across, *kept)
 
 
-def _forward(undecayed, scale, *arguments):
-    return _walk(undecayed, scale, True, *arguments)
+def _forward(undecayed, S, scale, *arguments):
+    return _walk(undecayed, S, scale, True, *arguments)
 
 
-def _backward(undecayed, scale, residuals, cotangents):
-    q, k, a, gates, x, states, *u = residuals
+def _backward(undecayed, S, scale, residuals, cotangents):
+    q, k, a, gates, x, across, states, *u = residuals
     u, (dy, dlast) = u[0] if u else x["v"], cotangents
+    dlast = span_states.leaving(S, scale, x, dy, dlast, across)
     dv, dstates, dfirst = walk.backward(scale, x, dy, dlast)
     walked = u, dv, dy, states, dstates
     if "through" in x:
         dq, dk, da, dg = vector_weights.backward(scale, undecayed, q, k, a, (*gates, x["through"]), walked)
     else:
         dq, dk, da, dg = weights.backward(scale, q, k, a, (gates,), walked)
-    return joined(q, dq), joined(k, dk), dv, da, dg, dfirst, None
+    return joined(q, dq), joined(k, dk), dv, da, dg, spans.of_span(S, 0, dfirst), None
 
 
 _passes.defvjp(_forward, _backward)

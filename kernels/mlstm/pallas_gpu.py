@@ -4,14 +4,17 @@ m is a running maximum of sums: an associative scan of ``[B, T, H]``. With it th
 m_t``, and the weight of what is written, ``exp(i_t - m_t)``, are at most 1, as the kernels take them.
 """
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 from jax.lax import stop_gradient
 
 from .. import gpu
-from ..gpu import wy
-from ..gpu.decay import gate_gradients, sums
+from ..gpu import span_states, spans, wy
+from ..gpu.decay import gate_gradients, passed, sums
 from ..gpu.mosaic import TILE
+from ..heads import repeat_heads
 from ..segments import segments
 from .arguments import OUTPUTS, axes
 from .gpu_chunks import backward, forward
@@ -28,7 +31,7 @@ def unsupported(q, k, v, **_) -> str | None:
 @jax.jit
 def run(q, k, v, i, f, *, scale, initial_state, segment_ids):
     """See ``mlstm``."""
-    (_, T, _, V), K, low = v.shape, q.shape[3], jnp.result_type(q, k, v)
+    (B, T, H, V), K, low = v.shape, q.shape[3], jnp.result_type(q, k, v)
     g, i = jax.nn.log_sigmoid(f.astype(jnp.float32)), i.astype(jnp.float32)
     first = jnp.zeros((*v.shape[:2], 1), bool)
     valid = jnp.ones_like(first)
@@ -40,7 +43,8 @@ def run(q, k, v, i, f, *, scale, initial_state, segment_ids):
     top = stop_gradient(running_maximum(g, i, m, first))
     before = jnp.where(first, 0, jnp.concatenate([m[:, None], top[:, :-1]], 1))
 
-    late, of_key, of_value = (0, -T % TILE), (0, -K % TILE), (0, -V % TILE)
+    S = spans.count(B * H * -(-V // TILE), T, 1 / 3)  # a product of three a tile of K, and one besides
+    late, of_key, of_value = (0, -T % (TILE * S)), (0, -K % TILE), (0, -V % TILE)
     scale = jnp.asarray(scale, jnp.float32)
     least = floor(top) / jnp.abs(scale)  # as good as to scale what is divided, and rounds nothing
     q = q * jnp.sign(scale).astype(q.dtype)
@@ -49,8 +53,9 @@ def run(q, k, v, i, f, *, scale, initial_state, segment_ids):
     decay, log_weight, least = pad(g + before - top, 0), pad(i - top, -jnp.inf), pad(least, 1)
     border = None if segment_ids is None else pad(first, False)[..., 0]
     C, n = jnp.pad(C, ((0, 0), (0, 0), of_key, of_value)), jnp.pad(n, ((0, 0), (0, 0), of_key))
-    y, C, n = _passes(q, k, v, decay, log_weight, least, C, n, border)
-    y = jnp.where(valid[..., None], y[:, :T, :, :V], 0)
+    tokens = jax.tree.map(partial(spans.cut, S), (q, k, v, decay, log_weight, least, border))
+    y, C, n = _passes(S, *tokens[:-1], C, n, tokens[-1])
+    y = jnp.where(valid[..., None], spans.joined(S, y)[:, :T, :, :V], 0)
     return y, (C[:, :, :K, :V], n[:, :, :K], top[:, -1])
 
 
@@ -77,19 +82,38 @@ def _tokens(line: jax.Array) -> jax.Array:
     return line.reshape(*line.shape[:2], -1).swapaxes(1, 2)
 
 
-@jax.custom_vjp
-def _passes(q, k, v, g, log_weight, least, C, n, border):
-    return tuple(forward(False, q, k, v, sums(g, border), _lines(jnp.exp(log_weight), least), C, n))
+@partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _passes(S, q, k, v, g, log_weight, least, C, n, border):
+    """Of spans, whose first and last states are those of the S together."""
+    return _run(S, False, q, k, v, g, log_weight, least, C, n, border)[0]
 
 
-def _forward(q, k, v, g, log_weight, least, C, n, border):
+def _run(S, keep, q, k, v, g, log_weight, least, C, n, border):
     upto, weight = sums(g, border), jnp.exp(log_weight)
-    y, C, n, norms, *kept = forward(True, q, k, v, upto, _lines(weight, least), C, n)
-    return (y, C, n), (q, k, v, y, norms, kept, upto, weight, least)
+    lines = _lines(weight, least)
+    C, across = span_states.entering(S, {"k": k, "v": v, "sums": upto, "weight": lines[..., 0, :]}, C)
+    after, _ = passed(g, border)
+    n = _chained(S, after * weight, k, n, across, back=False)
+    y, C, n, *kept = forward(keep, q, k, v, upto, lines, C, n)
+    last = (spans.of_span(S, -1, x) for x in (C, n))
+    return (y, *last), (q, k, v, g, border, y, kept, upto, across, weight, least)
 
 
-def _backward(residuals, cotangents):
-    q, k, v, y, norms, (C, n), upto, weight, least = residuals
+def _chained(S: int, coefficients, keys, n, across, *, back: bool):
+    """What enters the spans of the normaliser (or, back, its cotangent): they add ``sum_t coefficients_t keys_t``."""
+    if S == 1:
+        return n
+    rows = spans.Rows(S, back)(jnp.arange(n.shape[0] * (S - 1)))
+    added = (coefficients[..., None] * repeat_heads(keys, n.shape[1])).sum(1)[rows]
+    return spans.chained(lambda s, n: spans.of_span(S, s + back, across) * n, n, added, back=back)
+
+
+def _forward(S, q, k, v, g, log_weight, least, C, n, border):
+    return _run(S, True, q, k, v, g, log_weight, least, C, n, border)
+
+
+def _backward(S, residuals, cotangents):
+    q, k, v, g, border, y, (norms, C, n), upto, across, weight, least = residuals
     dy, dC, dn = cotangents
     norm, dy = _tokens(norms), dy.astype(jnp.float32)
     divisor = jnp.maximum(jnp.abs(norm), least)
@@ -97,9 +121,13 @@ def _backward(residuals, cotangents):
     held = jnp.abs(norm) <= least
     dnorm, dleast = jnp.where(held, 0, -jnp.sign(norm) * along), jnp.where(held, -along, 0)
     dread = (dy / divisor[..., None]).astype(v.dtype)
+    dC = span_states.leaving(S, 1.0, {"q": q, "sums": upto}, dread, dC, across)
+    _, before = passed(g, border)
+    dn = _chained(S, before * dnorm, q, dn, across, back=True)
     dq, dk, dv, pieces, dC, dn = backward(q, k, v, dread, C, n, upto, _lines(weight, dnorm), dC, dn)
     dg, dweight = _tokens(gate_gradients(pieces[..., :4, :])), _tokens(pieces[..., 4, :])
-    return wy.joined(q, dq), wy.joined(k, dk), dv.astype(v.dtype), dg, dweight, dleast, dC, dn, None
+    dfirst = (spans.of_span(S, 0, x) for x in (dC, dn))
+    return wy.joined(q, dq), wy.joined(k, dk), dv.astype(v.dtype), dg, dweight, dleast, *dfirst, None
 
 
 _passes.defvjp(_forward, _backward)

@@ -14,7 +14,7 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import mosaic_gpu as plgpu
 
 from .. import gpu
-from ..gpu import mosaic
+from ..gpu import mosaic, spans
 from ..gpu.channels import WIDTH, bounded, call, here, load, scan, walk, zero
 from ..gpu.mosaic import LOG2E, TILE, block
 from ..segments import segments
@@ -48,16 +48,20 @@ class Plan(NamedTuple):
     """A power of two of at least 4, so that whole tokens fill 64 rows."""
     packed: bool
     """Whether column 2 N at the side, after B and C, says where the state goes on."""
+    spans: tuple[int, int]
+    """Into how many the sequence is cut, forward and backward."""
 
 
 @jax.jit
 def run(x, dt, A, B, C, *, initial_state, segment_ids):
     """See ``selective_scan``."""
-    (_, T, D), N = x.shape, A.shape[1]
+    (rows, T, D), N = x.shape, A.shape[1]
     states = max(4, 1 << (N - 1).bit_length())
     tokens = max(TILE // states, bounded(T, min(LONGEST, 256 // states)))
-    plan = Plan(tokens, states, segment_ids is not None)
-    late, wide, more = (0, -T % plan.C), (0, -D % WIDTH), (0, plan.N - N)
+    # The first pass makes the same decays once; backward the second makes them twice, and much beside them.
+    S = spans.both_ways(rows * -(-D // WIDTH), T, 0.9, 0.25)
+    plan = Plan(tokens, states, segment_ids is not None, S)
+    late, wide, more = (0, -T % (plan.C * max(S))), (0, -D % WIDTH), (0, plan.N - N)
     valid = None
     side = [jnp.pad(z.astype(jnp.float32), ((0, 0), late, more)) for z in (B, C)]
     if segment_ids is not None:
@@ -88,7 +92,7 @@ def _blocks(plan: Plan, d, side, chunk) -> tuple:
 
 def _forward_kernel(plan: Plan, x, dt, A, side, first, *refs) -> None:
     y, last, *kept = refs
-    (b, d, mine), (C, N, _) = here(), plan
+    (b, d, mine), (C, N, *_) = here(), plan
     tokens, beside = _blocks(plan, d, side, lambda n: n)
     rates = [load(A.at[n, mine]) * LOG2E for n in range(N)]
 
@@ -119,7 +123,7 @@ def _forward_kernel(plan: Plan, x, dt, A, side, first, *refs) -> None:
 def _backward_kernel(plan: Plan, x, dt, A, side, kept, dy, dlast, *refs) -> None:
     """The last chunk first."""
     dx, ddt, dA, dside, dfirst, states, products = refs
-    (b, d, mine), (C, N, _) = here(), plan
+    (b, d, mine), (C, N, *_) = here(), plan
     chunks = x.shape[1] // C
     tokens, beside = _blocks(plan, d, side, lambda n: chunks - 1 - n)
     rates = [load(A.at[n, mine]) * LOG2E for n in range(N)]
@@ -187,11 +191,59 @@ def _total(rows) -> jax.Array:
     return jnp.sum(left + right, 1)
 
 
+def _span_kernel(plan: Plan, rows: spans.Rows, x, dt, A, side, last) -> None:
+    """What a span adds to the state or, if the rows are of the pass back, where x is the cotangent of y, to its own."""
+    (b, d, mine), (C, N, *_) = here(), plan
+    chunks, back, row = x.shape[1] // C, rows.skips_first, rows(b)
+    tokens, beside = _blocks(plan, d, side, lambda n: chunks - 1 - n if back else n)
+    rates = [load(A.at[n, mine]) * LOG2E for n in range(N)]
+
+    def step(_, x, dt, side, h):
+        def token(t, h):
+            dt_t, x_t = load(dt.at[t]), load(x.at[t])
+            decays = _decays(plan, side, t, rates, dt_t)
+            if back:
+                return tuple(decays[n] * (h[n] + side[t, N + n] * x_t) for n in range(N))
+            u = dt_t * x_t
+            return tuple(decays[n] * h[n] + side[t, n] * u for n in range(N))
+
+        return walk(token, C, h, written_out=2, reverse=back)
+
+    h = scan(step, chunks, [tokens, tokens, beside], [x.at[row], dt.at[row], side.at[row]], (zero(),) * N)
+    for n in range(N):
+        last[b, n, mine] = h[n]
+
+
+def _entering(plan: Plan, S: int, x, dt, A, side, first, *, back: bool) -> jax.Array:
+    """What enters each of S spans, or the cotangent of what leaves it: then x is the cotangent of y."""
+    if S == 1:
+        return first
+    rows, (B, _, D) = spans.Rows(S, back), first.shape
+    (added,) = call(
+        partial(_span_kernel, plan, rows), "selective_scan_spans", B * (S - 1), D,
+        outputs=[((B * (S - 1), plan.N, D), jnp.float32)],
+    )(x, dt, A, side)  # fmt: skip
+    decays = jnp.exp(A * dt.astype(jnp.float32).sum(1)[:, None])
+    if plan.packed:
+        decays *= side[..., 2 * plan.N].min(1)[:, None, None]
+    return spans.chained(lambda s, h: spans.of_span(S, s + back, decays) * h, first, added, back=back)
+
+
+def _cut(S: int, A, *tokens) -> list[jax.Array]:
+    """Arrays of tokens cut into spans, and A, which has none, after the first two."""
+    x, dt, *rest = (spans.cut(S, z) for z in tokens)
+    return [x, dt, A, *rest]
+
+
 def _forward_pass(plan: Plan, keep: bool, x, dt, A, side, state) -> list[jax.Array]:
     """y, the last state and, if they are to be kept, the states that enter the chunks."""
-    (B, T, D), f32 = x.shape, jnp.float32
-    outputs = [(x.shape, x.dtype), (state.shape, f32), *[((B, T // plan.C, plan.N, D), f32)] * keep]
-    return call(partial(_forward_kernel, plan), "selective_scan_forward", B, D, outputs=outputs)(x, dt, A, side, state)
+    S, f32 = plan.spans[0], jnp.float32
+    x, dt, A, side = _cut(S, A, x, dt, side)
+    (B, L, D), state = x.shape, _entering(plan, S, x, dt, A, side, state, back=False)
+    outputs = [(x.shape, x.dtype), (state.shape, f32), *[((B, L // plan.C, plan.N, D), f32)] * keep]
+    kernel = partial(_forward_kernel, plan)
+    y, last, *kept = call(kernel, "selective_scan_forward", B, D, outputs=outputs)(x, dt, A, side, state)
+    return [spans.joined(S, y), spans.of_span(S, -1, last), *(spans.joined(S, z) for z in kept)]
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
@@ -207,15 +259,19 @@ def _forward(plan: Plan, x, dt, A, side, state):
 
 def _backward(plan: Plan, residuals, cotangents):
     (x, dt, A, side, kept), (dy, dlast) = residuals, cotangents
-    (B, T, D), (C, N, _), f32 = x.shape, plan, jnp.float32
-    summed = (D // WIDTH, B, T // C, 2, C * N)
+    S, (C, N, *_), f32 = plan.spans[1], plan, jnp.float32
+    x, dt, A, side, kept, dy = _cut(S, A, x, dt, side, kept, dy)
+    (B, L, D), dlast = x.shape, _entering(plan, S, dy, dt, A, side, dlast, back=True)
+    summed = (D // WIDTH, B, L // C, 2, C * N)
     outputs = [(x.shape, x.dtype), (dt.shape, dt.dtype), (dlast.shape, f32), (summed, f32), (dlast.shape, f32)]
     scratch = [mosaic.shared(rows, STRIDE, dtype=f32) for rows in (C * N, TILE)]
     dx, ddt, dA, dside, dfirst = call(
         partial(_backward_kernel, plan), "selective_scan_backward", B, D, outputs=outputs, scratch=scratch
     )(x, dt, A, side, kept, dy, dlast)
-    dside = jnp.moveaxis(dside.sum(0).reshape(B, T // C, 2, C, N), 2, 3).reshape(B, T, 2 * N)
-    return dx, ddt, dA.sum(0), jnp.pad(dside, ((0, 0), (0, 0), (0, side.shape[2] - 2 * N))), dfirst
+    dside = jnp.moveaxis(dside.sum(0).reshape(B, L // C, 2, C, N), 2, 3).reshape(B, L, 2 * N)
+    dside = jnp.pad(dside, ((0, 0), (0, 0), (0, side.shape[2] - 2 * N)))
+    dx, ddt, dside = (spans.joined(S, z) for z in (dx, ddt, dside))
+    return dx, ddt, dA.sum(0), dside, spans.of_span(S, 0, dfirst)
 
 
 _scan.defvjp(_forward, _backward)

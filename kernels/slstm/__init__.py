@@ -66,7 +66,7 @@ def slstm(
       r: recurrent matrices ``[H, 4, D, D]``, the last axes being (out, in).
       initial_state: ``(c, n, h, m)``, see Returns; zeros if None.
       segment_ids: packed documents, ``[B, T]``; the state resets where the id changes, a negative id is padding.
-      impl: ``"auto"``, ``"pallas_tpu"``, ``"xla"`` or ``"reference"``.
+      impl: ``"auto"``, ``"pallas_tpu"``, ``"pallas_gpu"``, ``"xla"`` or ``"reference"``.
 
     Returns:
       The hidden states ``[B, T, H, D]`` in the dtype of ``gates``, and the last segment's ``(c, n, h, m)``, each

@@ -1,7 +1,6 @@
 """sLSTM on TPUs: pads, chooses blocks, and ties the kernels' passes together."""
 
 from functools import partial
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -11,9 +10,11 @@ from jax.experimental.pallas import tpu as pltpu
 from .. import tpu
 from ..segments import segments
 from ..tpu.mosaic import LANES, VMEM, call
-from . import SLSTMState
+from .arguments import OUTPUTS, axes, entering, leaving, of_logarithm, of_normaliser, split
 from .tpu_cell import FACTORS, backward_kernel, forward_kernel
 from .tpu_rows import STATE, SUBLANES, Plan
+
+__all__ = ["OUTPUTS", "axes", "run", "unsupported"]
 
 CHUNK, PACKED = 64, 16
 """The most tokens of a grid step, and the least: those of a register of bfloat16."""
@@ -58,14 +59,6 @@ def unsupported(gates, r, *, segment_ids=None, **_) -> str | None:
     return None
 
 
-OUTPUTS = ("B T H D", SLSTMState._make(["B H D"] * STATE))
-
-
-def axes(**_) -> dict[str, Any]:
-    """The axes of the arrays."""
-    return {"gates": "B T H 4 D", "r": "H 4 D D", "initial_state": OUTPUTS[1], "segment_ids": "B T"}
-
-
 @jax.jit
 def run(gates, r, *, initial_state, segment_ids):
     """See ``slstm``."""
@@ -84,15 +77,12 @@ def run(gates, r, *, initial_state, segment_ids):
         marks = jnp.broadcast_to(marks[..., None], (*marks.shape, LANES))
     gates = jnp.pad(gates, ((0, 0), late, (0, 0), (0, 0), wide)).reshape(B, T + late[1], -1)
     r = jnp.pad(r, ((0, 0), (0, 0), wide, wide))
-    c, n, h, m = initial_state
-    empty = n == 0
-    q = jnp.where(empty, 0, c / jnp.where(empty, 1, n))
-    state = jnp.pad(jnp.stack([q, n, h, m]), ((0, 0), (0, 0), (0, 0), wide))
+    state = jnp.pad(entering(initial_state), ((0, 0), (0, 0), (0, 0), wide))
     y, state = _scan(plan, gates, r, _rows(plan, state), marks)
-    q, n, h, m = _unrows(plan, state, (STATE, B, H, plan.D))[..., :D]
+    state = _unrows(plan, state, (STATE, B, H, plan.D))[..., :D]
     y = y[:, :T].reshape(B, T, H, plan.D)[..., :D]
     y = y if valid is None else jnp.where(valid[..., None, None], y, 0)
-    return y, SLSTMState(q * n, n, h, jax.lax.stop_gradient(m))
+    return y, leaving(state)
 
 
 def _rows(plan: Plan, state):
@@ -108,15 +98,6 @@ def _unrows(plan: Plan, state, shape):
     _, _, H, D = shape
     state = state[:, :, :, : plan.heads * plan.B].reshape(-1, H // plan.heads, shape[0], plan.heads, plan.B, D)
     return state.transpose(2, 0, 4, 1, 3, 5).reshape(shape)
-
-
-def _terms(plan: Plan, r):
-    """The matrices as a sum of bfloat16 numbers, which no compiler takes for the whole, ``[terms, ...]``."""
-    terms = []
-    for _ in range(plan.terms):
-        terms.append(jax.lax.reduce_precision(r, 8, 7))
-        r = r - terms[-1]
-    return jnp.stack(terms).astype(jnp.bfloat16)
 
 
 class _Blocks:
@@ -145,7 +126,7 @@ class _Blocks:
 def _forward_pass(plan: Plan, gates, r, state, marks, *, keep: bool):
     """y, the last state and, if it is to be kept, the state before each token."""
     blocks, (H, _, D, _) = _Blocks(plan, gates.shape, reverse=False), r.shape
-    R = _terms(plan, r.transpose(0, 3, 1, 2)).reshape(plan.terms, H // plan.heads, plan.heads * D, STATE * D)
+    R = split(r.transpose(0, 3, 1, 2), plan.terms).reshape(plan.terms, H // plan.heads, plan.heads * D, STATE * D)
     values = (*gates.shape[:2], gates.shape[2] // STATE)
     out = [(blocks.values, values, gates.dtype), (blocks.state, state.shape, jnp.float32)]
     if keep:
@@ -176,8 +157,8 @@ def _forward(plan: Plan, gates, r, state, marks):
 def _backward(plan: Plan, residuals, cotangents):
     (gates, r, first, last, kept, marks), (dy, dlast) = residuals, cotangents
     blocks, (H, _, D, _) = _Blocks(plan, gates.shape, reverse=True), r.shape
-    R = _terms(plan, r).reshape(plan.terms, H // plan.heads, plan.heads * STATE * D, D)
-    dlast = jnp.stack([dlast[:, :, 0], dlast[:, :, 1] * last[:, :, 1], dlast[:, :, 2], dlast[:, :, 3]], 2)
+    R = split(r, plan.terms).reshape(plan.terms, H // plan.heads, plan.heads * STATE * D, D)
+    dlast = of_logarithm(dlast, last, 2)
     dx, dR, dfirst = call(
         partial(backward_kernel, plan),
         grid=blocks.grid,
@@ -191,10 +172,7 @@ def _backward(plan: Plan, residuals, cotangents):
         scratch_shapes=[blocks.memory(FACTORS), blocks.memory(STATE), *blocks.own_marks],
         name="slstm_backward",
     )(gates, kept, R, *([] if marks is None else [marks]), dy, dlast)
-    n = first[:, :, 1]
-    some = jnp.where(n == 0, 1, n)
-    dn = jnp.where(n == 0, 0, dfirst[:, :, 1] / some)
-    dfirst = jnp.stack([dfirst[:, :, 0], dn, dfirst[:, :, 2], jnp.zeros_like(n)], 2)
+    dfirst = of_normaliser(dfirst, first, 2)
     return dx, dR.sum(0).reshape(r.shape).astype(r.dtype), dfirst, None if marks is None else jnp.zeros_like(marks)
 
 

@@ -11,31 +11,9 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from ..gpu.mosaic import (
-    LOG2E,
-    TILE,
-    block,
-    by_column,
-    by_row,
-    call,
-    column,
-    fetch,
-    finished,
-    indices,
-    part,
-    product,
-    put,
-    row,
-    scan,
-    send,
-    sent,
-    shared,
-    spread_integers,
-    transposed,
-    zero_column,
-    zeros,
-)  # fmt: skip
-from .softmax import EMPTY
+from ..gpu.mosaic import TILE, block, call, fetch, indices, part, scan, send, sent, shared, spread_integers, sums
+from . import gpu_tile
+from .gpu_tile import Wanted
 
 BUFFERS = 2
 """How many tiles are in shared memory."""
@@ -58,25 +36,12 @@ def _forward_kernel(heads: int, q, k, v, limits, bounds, y, lse, query, limit, l
     b, h, n = _place()
     fetch((q.at[b, part(n), h], query), (limits.at[b, n], limit))
     lo, hi = (spread_integers(limit.at[i], 0) for i in range(2))
-    tiles = range(v.shape[3] // TILE)
 
     def step(m, k, v, carry):
-        value, total, most = carry
         key = indices()[1] + m * TILE
-        s = jnp.where((lo <= key) & (key <= hi), product(query, transposed(k)) * LOG2E, -jnp.inf)
-        top = jnp.maximum(most, jnp.max(s, 1))
-        p, shrink = jnp.exp2(s - by_row(top)), jnp.exp2(most - top)
-        put(low, p)
-        value = tuple(by_row(shrink) * x + product(low, v.at[:, part(c)]) for c, x in enumerate(value))
-        finished()
-        return value, shrink * total + jnp.sum(p, 1), top
+        return gpu_tile.attend(query, k, v, (lo <= key) & (key <= hi), low, carry)
 
-    nothing = tuple(zeros() for _ in tiles), zero_column(), zero_column(EMPTY)
-    value, total, most = _of_queries(step, [k, v], bounds, h // heads, nothing)
-    total = jnp.where(total > 0, total, 1.0)
-    for c in tiles:
-        out[:, part(c)] = (value[c] / by_row(total)).astype(out.dtype)
-    log[...] = most / LOG2E + jnp.log(total)
+    gpu_tile.attended(_of_queries(step, [k, v], bounds, h // heads, gpu_tile.nothing(v.shape[3])), out, log)
     send((out, y.at[b, part(n), h]), (log, lse.at[b, h, n]))
     sent(everywhere=True)
 
@@ -98,21 +63,17 @@ def _query_kernel(heads: int, q, k, v, limits, bounds, dy, stats, dq, query, lim
     fetch((q.at[b, part(n), h], query), (dy.at[b, part(n), h], dout))
     fetch((limits.at[b, n], limit), (stats.at[b, h, n], stat))
     lo, hi = (spread_integers(limit.at[i], 0) for i in range(2))
-    lse, delta = by_row(column(stat.at[0])), by_row(column(stat.at[1]))
-    tiles = range(q.shape[3] // TILE)
+    of_queries = gpu_tile.query_stats(stat)
 
-    def step(m, k, v, dquery):
-        key = indices()[1] + m * TILE
-        s = product(query, transposed(k)) * LOG2E - lse
-        p = jnp.exp2(jnp.where((lo <= key) & (key <= hi), s, -jnp.inf))
-        put(low, p * (product(dout, transposed(v)) - delta))
-        dquery = tuple(x + product(low, k.at[:, part(c)]) for c, x in enumerate(dquery))
-        finished()
-        return dquery
+    def run(dquery):
+        def step(m, k, v):
+            key = indices()[1] + m * TILE
+            seen = (lo <= key) & (key <= hi)
+            gpu_tile.add_query_gradient(query, dout, k, v, seen, of_queries, low, dquery)
 
-    dquery = _of_queries(step, [k, v], bounds, h // heads, tuple(zeros() for _ in tiles))
-    for c in tiles:
-        query[:, part(c)] = dquery[c].astype(query.dtype)  # has been read: then two blocks fit a multiprocessor
+        _of_queries(step, [k, v], bounds, h // heads, None)
+
+    gpu_tile.write((query, sums(run, q.shape[3] // TILE)))
     send((query, dq.at[b, part(n), h]))
     sent(everywhere=True)
 
@@ -129,48 +90,46 @@ def query_gradients(q, k, v, limits, bounds, dy, stats) -> jax.Array:
     return dq
 
 
-def _key_kernel(heads: int, q, k, v, limits, bounds, dy, stats, dk, dv, key, value, low) -> None:
+def _key_kernel(heads: int, wanted: Wanted, q, k, v, limits, bounds, dy, stats, *rest) -> None:
     """A tile of keys meets the queries of all heads that share it, a head after the other. Scores are transposed."""
+    *outputs, key, value, low = rest
     b, g, m = _place()
-    fetch((k.at[b, part(m), g], key), (v.at[b, part(m), g], value))
+    fetch((k.at[b, part(m), g], key), *[(v.at[b, part(m), g], value)] * wanted.keys)
     first, count = bounds[b, m, 0], bounds[b, m, 1]
     head = lambda i: g * heads + lax.div(i, count)  # noqa: E731
     tile = lambda i: first + lax.rem(i, count)  # noqa: E731
     K, V = q.shape[3], v.shape[3]
 
-    def step(_, query, dout, limit, stat, carry):
-        dkey, dvalue = carry
-        lo, hi = (spread_integers(limit.at[i], 1) for i in range(2))
-        token = indices()[0] + m * TILE
-        s = product(key, transposed(query)) * LOG2E - by_column(row(stat.at[0]))
-        p = jnp.exp2(jnp.where((lo <= token) & (token <= hi), s, -jnp.inf))
-        put(low, p)
-        dvalue = tuple(x + product(low, dout.at[:, part(c)]) for c, x in enumerate(dvalue))
-        put(low, p * (product(value, transposed(dout)) - by_column(row(stat.at[1]))))
-        dkey = tuple(x + product(low, query.at[:, part(c)]) for c, x in enumerate(dkey))
-        finished()
-        return dkey, dvalue
-
     wide = lambda width: block((TILE, None, width), lambda i: (tile(i), head(i), 0))  # noqa: E731
     of_tile = block((None, 2, TILE), lambda i: (tile(i), 0, 0), factor=False)
     of_both = block((None, None, 2, TILE), lambda i: (head(i), tile(i), 0, 0), factor=False)
-    dkey, dvalue = scan(
-        step, heads * count, BUFFERS, [wide(K), wide(V), of_tile, of_both],
-        [q.at[b], dy.at[b], limits.at[b], stats.at[b]],
-        (tuple(zeros() for _ in range(K // TILE)), tuple(zeros() for _ in range(V // TILE))),
-    )  # fmt: skip
-    for ref, xs in ((key, dkey), (value, dvalue)):  # which have been read: then two blocks fit a multiprocessor
-        for c, x in enumerate(xs):
-            ref[:, part(c)] = x.astype(ref.dtype)
-    send((key, dk.at[b, part(m), g]), (value, dv.at[b, part(m), g]))
+
+    def run(dkey, dvalue):
+        def step(_, query, dout, limit, stat):
+            lo, hi = (spread_integers(limit.at[i], 1) for i in range(2))
+            token = indices()[0] + m * TILE
+            seen = (lo <= token) & (token <= hi)
+            gpu_tile.add_key_gradients(key, value, query, dout, seen, stat, low, dkey, dvalue)
+
+        blocks, arrays = [wide(K), wide(V), of_tile, of_both], [q.at[b], dy.at[b], limits.at[b], stats.at[b]]
+        scan(step, heads * count, BUFFERS, blocks, arrays, None)
+
+    buffers = wanted.of(key, value)
+    gpu_tile.write(*zip(buffers, wanted.sums(run, K, V), strict=True))
+    send(*((buffer, out.at[b, part(m), g]) for buffer, out in zip(buffers, outputs, strict=True)))
     sent(everywhere=True)
 
 
 def key_gradients(q, k, v, limits, bounds, dy, stats) -> list[jax.Array]:
     """Of k and v. ``bounds`` are here the tiles of queries that each tile of keys meets."""
     (B, S, Hk, K), V = k.shape, v.shape[3]
-    return call(
-        functools.partial(_key_kernel, q.shape[2] // Hk), "window_key_gradients",
-        grid={"batch": B, "head": Hk, "tile": S // TILE}, outputs=[(k.shape, k.dtype), (v.shape, v.dtype)],
-        scratch=[shared(TILE, K), shared(TILE, V), shared(TILE, TILE)],
-    )(q, k, v, limits, bounds, dy, stats)  # fmt: skip
+
+    def made(wanted: Wanted) -> list[jax.Array]:
+        return call(
+            functools.partial(_key_kernel, q.shape[2] // Hk, wanted), "window_key_gradients",
+            grid={"batch": B, "head": Hk, "tile": S // TILE},
+            outputs=wanted.of((k.shape, k.dtype), (v.shape, v.dtype)),
+            scratch=[shared(TILE, K), shared(TILE, V), shared(TILE, TILE)],
+        )(q, k, v, limits, bounds, dy, stats)  # fmt: skip
+
+    return gpu_tile.key_gradients(made, K, V)

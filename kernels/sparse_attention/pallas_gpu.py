@@ -1,40 +1,69 @@
-"""Sparse attention on Hopper GPUs: keys near a query and sinks by kernels, random blocks as elsewhere; merged."""
+"""Sparse attention on Hopper GPUs: keys near a query, sinks and blocks by kernels, and what these give merged."""
 
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from .. import gpu
 from ..gpu.mosaic import LOG2E, TILE
-from . import gpu_band, with_kernels
+from . import gpu_band, gpu_listed, listed, with_kernels
 from .band import Band, gather, spread, step_limits
+from .listed import Listed
+from .lists import Lists
 from .masks import Blocks
-from .with_kernels import OUTPUTS, axes
+from .with_kernels import OUTPUTS
 
 __all__ = ["OUTPUTS", "axes", "run", "unsupported"]
-
-WIDTH = 128
-"""The most that K and V may be: the gradients of a tile of both are in registers."""
 
 
 def unsupported(q, k, v, *, mask, **_) -> str | None:
     """What does not run here, in words."""
-    if reason := gpu.unsupported_heads(q, k, v, WIDTH):
+    if reason := gpu.unsupported_heads(q, k, v):
         return reason
-    return "there is no kernel for lists of blocks" if isinstance(mask, Blocks) else None
+    if not isinstance(mask, Blocks):
+        return None
+    groups, n = mask.start.shape[2:]
+    return gpu_listed.unsupported(mask.size, mask.query_block, n, q.shape[2] // max(k.shape[2], groups))
 
 
-def forward(band: Band, q, k, v):
-    """What the band adds: its softmax, and the logarithm of the denominator."""
+def axes(q, k, mask, **rest) -> dict[str, Any]:
+    """The axes of the arrays."""
+    return listed.axes(q, k, mask) if isinstance(mask, Blocks) else with_kernels.axes(mask=mask, **rest)
+
+
+def takes(part: Band | Lists | Listed, R: int) -> bool:
+    """Whether a kernel runs the part, whose queries are of R heads for each of its keys."""
+    if isinstance(part, Band):
+        return True
+    return gpu_listed.unsupported(part.size, part.queries, part.start.shape[3], R) is None
+
+
+def forward(part: Band | Lists | Listed, q, k, v):
+    """What the part adds: its softmax, and the logarithm of the denominator."""
+    if isinstance(part, Band):
+        return forward_band(part, q, k, v)
+    return gpu_listed.forward(listed.of_part(part, k.shape[1]), q, k, v)
+
+
+def backward(part: Band | Lists | Listed, q, k, v, dy, lse, delta):
+    """The gradients of q, k and v. ``lse`` is that of all parts together, ``delta`` is ``sum(dy * y)``."""
+    if isinstance(part, Band):
+        return backward_band(part, q, k, v, dy, lse, delta)
+    return gpu_listed.backward(listed.of_part(part, k.shape[1]), q, k, v, dy, lse, delta)
+
+
+def forward_band(band: Band, q, k, v):
+    """``forward`` of an interval near the query."""
     layout = Layout(band, q, k, v)
     y, lse = gpu_band.forward(layout.tokens(q), layout.tokens(k), layout.tokens(v), layout.limits, layout.of_queries())
     lse = lse.reshape(*lse.shape[:2], -1).swapaxes(1, 2)
     return layout.back(y, v.shape[3]), layout.back(lse[..., None], 1)[..., 0]
 
 
-def backward(band: Band, q, k, v, dy, lse, delta):
-    """The gradients of q, k and v. ``lse`` is that of all parts together, ``delta`` is ``sum(dy * y)``."""
+def backward_band(band: Band, q, k, v, dy, lse, delta):
+    """``backward`` of it."""
     layout = Layout(band, q, k, v)
     arrays = layout.tokens(q), layout.tokens(k), layout.tokens(v), layout.limits
     rest = layout.tokens(dy), layout.stats(jnp.stack([lse * LOG2E, delta], -1))
@@ -43,7 +72,22 @@ def backward(band: Band, q, k, v, dy, lse, delta):
     return layout.back(dq, q.shape[4]), layout.keys_back(dk, k.shape[3]), layout.keys_back(dv, v.shape[3])
 
 
-run = partial(with_kernels.run, with_kernels.Kernels(forward, backward, far=True))
+KERNELS = with_kernels.Kernels(forward, backward, takes, far=True)
+
+
+def run(q, k, v, *, mask, **rest):
+    """See ``sparse_attention``."""
+    one = run_blocks if isinstance(mask, Blocks) else run_bands
+    return one(q, k, v, mask=mask, **rest)
+
+
+def attend_listed(q, k, v, lists: Listed):
+    """A list of data's is the only part."""
+    return with_kernels.attend(KERNELS, q, k, v, (lists,))
+
+
+run_blocks = partial(listed.run, attend_listed)
+run_bands = partial(with_kernels.run, KERNELS)
 
 
 class Layout:

@@ -1,17 +1,14 @@
 """Sparse attention on TPUs: the keys near a query by a kernel, the few far ones as elsewhere, and both merged."""
 
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
-from einops import rearrange
 
 from .. import tpu
 from ..tpu.mosaic import LANES
-from . import tpu_band, tpu_listed, with_kernels
+from . import listed, tpu_band, tpu_listed, with_kernels
 from .band import Band, gather, spread, step_limits
 from .masks import BigBird, Blocks, Dilated, Strided, Window
 from .with_kernels import OUTPUTS
@@ -63,30 +60,16 @@ def farthest(mask: Window | Dilated | Strided | BigBird, S: int) -> int:
 
 def axes(q, k, mask, **rest) -> dict[str, Any]:
     """The axes of the arrays."""
-    if not isinstance(mask, Blocks):
-        return with_kernels.axes(mask=mask, **rest)
-    of = {q.shape[2]: "H", k.shape[2]: "Hk"}.get(mask.start.shape[2], "all")
-    return {
-        "q": "B T H K", "k": "B S Hk K", "v": "B S Hk V", "segment_ids": "B S",
-        "mask": replace(mask, start=f"B N {of} n"),
-    }  # fmt: skip
+    return listed.axes(q, k, mask) if isinstance(mask, Blocks) else with_kernels.axes(mask=mask, **rest)
 
 
 def run(q, k, v, *, mask, **rest):
     """See ``sparse_attention``."""
-    return (run_blocks if isinstance(mask, Blocks) else run_bands)(q, k, v, mask=mask, **rest)
+    one = run_blocks if isinstance(mask, Blocks) else run_bands
+    return one(q, k, v, mask=mask, **rest)
 
 
-@jax.jit
-def run_blocks(q, k, v, *, mask, scale, segment_ids):
-    """Where each query head has lists of its own, it has keys of its own."""
-    low, dtype = jnp.result_type(q, k, v), v.dtype
-    q, k, v = (x.astype(low) for x in (q * scale, k, v))
-    lists, packing = tpu_listed.listed(mask, q.shape[1], k.shape[:2], segment_ids)
-    if packing is not None:
-        k, v = map(packing.pack, (k, v))
-    q = rearrange(q, "B T (G R) K -> B T G R K", G=max(k.shape[2], mask.start.shape[2]))
-    return rearrange(tpu_listed.attend(q, k, v, lists), "B T G R V -> B T (G R) V").astype(dtype)
+run_blocks = partial(listed.run, tpu_listed.attend)
 
 
 def forward(band: Band, q, k, v):

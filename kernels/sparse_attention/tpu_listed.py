@@ -1,17 +1,14 @@
-"""What the kernel of lists works on: blocks as intervals of keys, and arrays in the layout of its steps."""
+"""What the kernel of lists works on: arrays in the layout of its steps."""
 
 import math
-from dataclasses import dataclass
-from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 
 from ..tpu.mosaic import LANES
 from . import tpu_lists
-from .masks import Blocks, places
-from .packing import Packing
+from .listed import Listed
 from .softmax import merge
 from .tpu_tile import Plan, whole
 
@@ -25,43 +22,6 @@ TOGETHER = 2**19
 """... of which as many are worked on side by side as have no more scores than this."""
 SPAN = 28 * 2**20
 """Bytes of vector memory for keys, values and their gradients."""
-
-
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
-class Listed:
-    """Query t sees the keys in ``lo[t] .. hi[t]``, and not after its own, of the intervals of its list."""
-
-    start: Int[Array, "B N #G n"] | Any
-    end: Int[Array, "B N #G n"] | Any
-    """Where an interval ends, at most ``size`` from its start; at the start if it is unused."""
-    lo: Int[Array, "B T"] | Any | None
-    hi: Int[Array, "B T"] | Any
-    size: int = jax.tree.static()
-    queries: int = jax.tree.static()
-    """Queries that share a list."""
-
-
-def listed(mask: Blocks, T: int, keys: tuple[int, int], segment_ids) -> tuple[Listed, Packing | None]:
-    """What the last T tokens see of ``keys``, B and S; with documents, in the order that a packing gives to keys.
-
-    It moves padding behind the others, so that documents, and blocks in them, are intervals, and no key moves away from
-    the queries that see it.
-    """
-    (B, S), start, size = keys, jnp.asarray(mask.start), mask.size
-    end = jnp.where(start < 0, start, jnp.minimum(start + size, S))
-    if segment_ids is None:
-        hi = jnp.broadcast_to(jnp.arange(S - T, S, dtype=jnp.int32), (B, T))
-        return Listed(start, end, None, hi, size, mask.query_block), None
-    valid = segment_ids >= 0
-    order = jnp.argsort(~valid, axis=1, stable=True)
-    count = jnp.cumsum(valid, axis=1, dtype=jnp.int32)
-    before = jax.vmap(lambda count, at: jnp.where(at > 0, count[at - 1], 0))
-    start, end = (before(count, jnp.clip(x, 0, S)) for x in (start, end))
-    lo = count - 1 - places((B, S), segment_ids).position
-    hi = jnp.where(valid, count - 1, -1)
-    lists = Listed(start, end, lo[:, S - T :], hi[:, S - T :], size, mask.query_block)
-    return lists, Packing(order, jnp.argsort(order, axis=1))
 
 
 def tile(size: int, queries: int, n: int, R: int) -> tuple[int, int]:

@@ -19,10 +19,12 @@ OUTPUTS = "B T H V"
 
 
 class Kernels(NamedTuple):
-    """``Band.forward`` and ``Band.backward`` by kernels. Hashable: what is traced is kept for it."""
+    """``forward`` and ``backward`` of parts by kernels. Hashable: what is traced is kept for it."""
 
     forward: Callable
     backward: Callable
+    takes: Callable = lambda part, R: isinstance(part, Band)
+    """Whether there is one for a part, of R query heads to a key head."""
     plain: bool = False
     """Whether a band may come without limits, where all within its reach is seen."""
     far: bool = False
@@ -51,19 +53,20 @@ def run(kernels: Kernels, q, k, v, *, mask, scale, segment_ids):
         hi = jnp.minimum(sinks.hi, sinks.lo + mask.sinks - 1)  # ``lo`` is where the document begins
         parts = *parts, Band(sinks.lo, hi, k.shape[1] - 1)
     q = rearrange((q * scale).astype(low), "B T (G R) K -> B T G R K", G=Hk)
-    y = _attend(kernels, q, k.astype(low), values.astype(low), parts)
+    y = attend(kernels, q, k.astype(low), values.astype(low), parts)
     return back(rearrange(y, "B T G R V -> B T (G R) V").astype(v.dtype))
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _attend(kernels, q, k, v, parts):
+def attend(kernels: Kernels, q, k, v, parts):
+    """q ``[B, T, G, R, K]``, k and v ``[B, S, Hk, ...]``, over parts that share no key."""
     return _forward(kernels, q, k, v, parts)[0]
 
 
 def _forward(kernels, q, k, v, parts):
     done = []
     for part in parts:
-        if isinstance(part, Band):
+        if kernels.takes(part, q.shape[3]):
             done.append(kernels.forward(part, q, k, v))
         else:
             with matmul_precision(q.dtype):
@@ -77,7 +80,7 @@ def _backward(kernels, residuals, dy):
     delta = jnp.sum(widened(dy) * widened(y), -1)
     grads = []
     for part in parts:
-        if isinstance(part, Band):
+        if kernels.takes(part, q.shape[3]):
             grads.append(kernels.backward(part, q, k, v, dy.astype(q.dtype), lse, delta))
         else:
             with matmul_precision(q.dtype):
@@ -87,7 +90,7 @@ def _backward(kernels, residuals, dy):
     return *(x.astype(of.dtype) for x, of in zip(grads[0], (q, k, v), strict=True)), None
 
 
-_attend.defvjp(_forward, _backward)
+attend.defvjp(_forward, _backward)
 
 
 def widened(x):

@@ -107,7 +107,7 @@ class Task:
     def __init__(self, name: str, op: Op, size: Size, effort: Effort, limits: Card):
         self.name, self.op, self.size, self.effort, self.limits = name, op, size, effort, limits
         self.sets = [self._drawn(size, seed) for seed in range(SETS)]
-        self.short = self._drawn(fewer(size), SETS)
+        self.short = self._drawn(fewer(op, size), SETS)
         self._exact: dict[bool, list[np.ndarray]] = {}
 
     def row(self, by: str, contestant: Contestant, backward: bool) -> Row:

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from .... import kernels
 from ....kernels import dispatch
 from ....kernels.sparse_attention import Window
-from ..workloads import QKV, Size
+from ..workloads import QKV, Size, lists
 from ..workloads import SOURCES as SHARED
 
 WINDOW = 1024
@@ -24,15 +24,15 @@ SIZES = (
     Size(8192, 8, 256, 256, 2),
 )
 TINY = (Size(64, 1, 64, 64, 1),)
-FEW = (512, 2)
-"""At most so many tokens and heads of one row are held to the definition in float64."""
+FEW = 512
+"""At most so many tokens of one row are held to the definition in float64, ..."""
 
 SOURCES: Mapping[str, Callable[[jax.Array], jax.Array]] = SHARED | {
     "unit": lambda x: (x * jax.lax.rsqrt((x * x).sum(-1, keepdims=True))).astype(jnp.bfloat16),
     "decay": lambda x: -jax.nn.softplus(x - 3),
     "gla's decay": lambda x: jax.nn.log_sigmoid(x) / 16,
     "rwkv's decay": lambda x: -0.6065 * jax.nn.sigmoid(x),
-    "small": lambda x: x.astype(jnp.float32) * 0.02,
+    "small": lambda x: (x * 0.02).astype(jnp.bfloat16),
     "short step": lambda x: jax.nn.softplus(x - 3),
     "open": lambda x: x.astype(jnp.float32) + 3,
 }
@@ -50,12 +50,17 @@ class Op(NamedTuple):
     parameters: Mapping[str, tuple[str, str]] = MappingProxyType({})
     """The same as ``arguments`` of what is not made of the tokens, with all axes."""
     static: Mapping[str, Any] = MappingProxyType({})
+    lists: tuple[int, int, int] | None = None
+    """Keys of a listed block, queries that share a list, and blocks of it."""
+    few: int = 2
+    """... and so many heads."""
     tie: Callable[[dict[str, jax.Array]], dict[str, jax.Array]] = lambda x: x
     """What arguments have to do with each other."""
 
     def run(self, impl: str, x: Mapping[str, jax.Array]) -> jax.Array:
         """y."""
-        out = getattr(kernels, self.kernel)(**x, **self.static, impl=impl)
+        static = self.static if self.lists is None else {"mask": lists(*self.lists, x["q"], x["k"])}
+        out = getattr(kernels, self.kernel)(**x, **static, impl=impl)
         return out[0] if isinstance(out, tuple) else out
 
     def impls(self) -> list[str]:
@@ -72,6 +77,15 @@ def _kappa(x: dict[str, jax.Array]) -> dict[str, jax.Array]:
 UNIT = QKV | {"q": ("HK", "unit"), "k": ("HK", "unit")}
 STATE = lambda n: lambda size: 2 * n * size.K * size.V  # noqa: E731
 """``n`` times a state is read or written by an outer product."""
+ONE_KEY_HEAD = QKV | {"k": ("1K", "norm"), "v": ("1V", "plain")}
+
+
+def _of_lists(keys: int, queries: int, n: int, arguments: Mapping[str, tuple[str, str]], few: int = 2) -> Op:
+    """Sparse attention to listed blocks; of its own a query sees half."""
+    work = lambda size: 2 * (size.K + size.V) * keys * (min(n, size.T / keys) - 0.5)  # noqa: E731
+    return Op("sparse_attention", arguments, work, lists=(keys, queries, n), few=few)
+
+
 OPS: dict[str, Op] = {
     "gla none": Op("gla", UNIT, STATE(2)),
     "gla scalar": Op("gla", UNIT | {"g": ("H", "decay")}, STATE(2)),
@@ -97,13 +111,16 @@ OPS: dict[str, Op] = {
     ),
     f"window {WINDOW}": Op(
         "sparse_attention",
-        {"q": ("HK", "norm"), "k": ("HK", "norm"), "v": ("HV", "plain")},
+        QKV,
         lambda size: 2 * (size.K + size.V) * min(WINDOW, size.T / 2),
         static={"mask": Window(WINDOW)},
     ),
+    "blocks 64": _of_lists(64, 64, 16, QKV),
+    "blocks 64 a token": _of_lists(64, 1, 16, ONE_KEY_HEAD, few=8),  # as NSA lists them
+    "blocks 512 a token": _of_lists(512, 1, 3, QKV),  # as MoBA
     "softmax": Op(
         "sparse_attention",
-        {"q": ("HK", "norm"), "k": ("HK", "norm"), "v": ("HV", "plain")},
+        QKV,
         lambda size: (size.K + size.V) * size.T,
         static={"mask": Window(2**30)},
     ),
@@ -140,6 +157,6 @@ def least(op: Op, size: Size, x: Mapping[str, Any], dy: Any, backward: bool) -> 
     return (3 * given + 2 * made, 3 * products) if backward else (given + made, products)
 
 
-def fewer(size: Size) -> Size:
+def fewer(op: Op, size: Size) -> Size:
     """What of a size is held to the definition: it runs token by token."""
-    return size._replace(T=min(size.T, FEW[0]), H=min(size.H, FEW[1]), B=1)
+    return size._replace(T=min(size.T, FEW), H=min(size.H, op.few), B=1)
