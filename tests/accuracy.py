@@ -23,7 +23,8 @@ COLUMNS = {
     "laws": (
         "test_step_by_step_and_cut_prefill_equal_the_whole_call",
         "test_packed_documents_equal_separate_calls",
-        "test_padding_is_transparent",
+        "test_what_is_switched_packs_too",
+        "test_gradients_of_what_is_switched_and_packed",
     ),
     "transformers": ("test_logits_are_those_of_transformers", "test_mixers_are_those_of_transformers"),
 }

@@ -1,5 +1,10 @@
-"""How the tests run: on the CPU as 8 devices, with compiled code kept between runs. Subprocesses inherit all of it."""
+"""How the tests run: on the CPU as 8 devices, quickly compiled, and that kept. Subprocesses inherit all of it.
 
+Compiling is most of the time of the tests, and what LLVM optimises half of it. So it does not, except in those marked
+``optimized``: of the ops' numerics, and of what TPUs are given. ``make smoke`` trains and compares as users do.
+"""
+
+import gc
 import os
 import signal
 from pathlib import Path
@@ -14,7 +19,9 @@ os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_p
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(CACHE))
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
+os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
 
+import jax  # noqa: E402
 from subquad.experiments import xla  # noqa: E402
 
 xla.sound()
@@ -30,3 +37,24 @@ def pytest_configure(config: pytest.Config) -> None:
     # A read that fails leaves Orbax's coroutines to the garbage collector, which complains in whichever test it runs.
     orbax = "ignore:Exception ignored in. (None|<coroutine object .*read):pytest.PytestUnraisableExceptionWarning"
     config.addinivalue_line("filterwarnings", orbax)
+
+
+@pytest.fixture(autouse=True)
+def optimization(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compiles as users do, in this process and those it starts, where a test is marked ``optimized``."""
+    quick = request.node.get_closest_marker("optimized") is None
+    jax.config.update("jax_disable_most_optimizations", quick)
+    monkeypatch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", str(int(quick)))
+
+
+def pytest_collection_finish() -> None:
+    """Spares the garbage collector what stays to the end: it took a tenth of the time, mostly while JAX traces."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(100_000, 20, 100)
+
+
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
+    """Collects after each file, while the warnings that it may lead to are filtered."""
+    if nextitem is None or nextitem.path != item.path:
+        gc.collect()

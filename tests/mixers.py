@@ -12,7 +12,7 @@ from definitions.common import DEPTH, DIM, LAYER
 from flax import nnx
 from subquad.layers import MIXERS, MixerConfig
 
-B, T = 2, 19
+T = 19
 SMALL = {"head_dim": 16, "state_dim": 8, "gate_rank": 4, "slots": 8, "frequency": 1.0, "block_size": 2, "chosen": 3}
 SMALL |= {"buckets": 4, "rounds": 2, "chunk": 2}  # few of what attention chooses from, so that it must choose
 TOLERANCE = 1e-5
@@ -62,32 +62,62 @@ CONFIGS = {
 }
 every_mixer = pytest.mark.parametrize("name", CONFIGS)
 each_default = pytest.mark.parametrize("name", DEFAULTS)
-each_default_and_rarely_the_others = pytest.mark.parametrize(
-    "name", [*DEFAULTS, *(pytest.param(name, marks=pytest.mark.exhaustive) for name in CONFIGS if name not in DEFAULTS)]
-)
-
-quick_jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
-"""Compilation is most of the time of these tests; this halves it."""
+each_other = pytest.mark.parametrize("name", [name for name in CONFIGS if name not in DEFAULTS])
 
 
 def draw(*shape: int, seed: int = 0, dtype=jnp.float32):
     return jnp.asarray(np.random.default_rng(seed).normal(size=shape), dtype)
 
 
+def build(name: str, dtype=jnp.float32):
+    return CONFIGS[name].build(DIM, layer=LAYER, depth=DEPTH, dtype=dtype, rngs=nnx.Rngs(0))
+
+
+@functools.cache
+def initial(name: str):
+    """Parameters and constants as they start, drawn by one program rather than one for each operation."""
+    return jax.jit(lambda: nnx.split(build(name), nnx.Param, ...)[1:])()
+
+
 @functools.cache
 def built(name: str, dtype=jnp.float32, seed: int = 0):
     """What the mixer is but for its parameters, and these, all of them perturbed."""
-    mixer = CONFIGS[name].build(DIM, layer=LAYER, depth=DEPTH, dtype=dtype, rngs=nnx.Rngs(seed))
-    graph, params, constants = nnx.split(mixer, nnx.Param, ...)
+    graph, _, abstract = nnx.split(nnx.eval_shape(lambda: build(name, dtype)), nnx.Param, ...)
+    params, constants = initial(name)
+    constants = jax.tree.map(lambda like, x: jnp.asarray(np.asarray(x).astype(like.dtype)), abstract, constants)
     leaves, tree = jax.tree.flatten(params)
     noise, size = np.random.default_rng(seed), getattr(definitions.of(mixer_of(name)), "NOISE", 0.2)
-    perturbed = [p + size * noise.normal(size=p.shape).astype(np.float32) for p in leaves]
-    return (graph, constants), tree.unflatten(perturbed)
+    perturbed = [np.asarray(p) + size * noise.normal(size=p.shape).astype(np.float32) for p in leaves]
+    return (graph, constants), tree.unflatten(map(jnp.asarray, perturbed))
 
 
 def merge(graph, params):
     """The mixer of what ``built`` returned."""
     return nnx.merge(graph[0], params, graph[1])
+
+
+def call(graph, params, x):
+    return merge(graph, params)(x)
+
+
+def outputs_and_gradients(graph, weights, params, x):
+    """y, and the gradients of sum(weights * y) with respect to the parameters and x."""
+    y, vjp = jax.vjp(functools.partial(call, graph), params, x)
+    return y, vjp(weights.astype(y.dtype))
+
+
+X, WEIGHTS = (np.asarray(draw(8, T, DIM, seed=seed)) for seed in (0, 1))
+
+
+@functools.cache
+def whole(name: str):
+    """The compiled whole call with its gradients, of (weights, params, x), and what it returns for WEIGHTS and X.
+
+    Most laws, and the definition, are about this one program: compiling is what they cost.
+    """
+    graph, params = built(name)
+    run = jax.jit(functools.partial(outputs_and_gradients, graph))
+    return run, run(WEIGHTS, params, X)
 
 
 def close(got, want, what: str, tolerance: float = TOLERANCE) -> None:

@@ -19,19 +19,22 @@ from mixers import (
     CONFIGS,
     DIM,
     SMALL,
-    B,
+    WEIGHTS,
     T,
+    X,
     built,
+    call,
     chooses,
     close,
     draw,
     each_default,
-    each_default_and_rarely_the_others,
+    each_other,
     every_mixer,
     merge,
     mixer_of,
-    quick_jit,
+    outputs_and_gradients,
     tolerance,
+    whole,
 )
 from subquad.kernels import dispatch
 from subquad.layers import MixerConfig
@@ -39,6 +42,35 @@ from subquad.layers.base import cache_bytes
 from subquad.layers.table import GROWING
 
 SHORT = 7  # tokens decoded to count operations: more than the window, whose cost then depends on them
+
+
+PACKED = np.array(
+    [
+        [4] * 5 + [-1] + [2] + [7] * 6 + [-1] + [7] * 5,  # documents of 5, 1 and 11 tokens, the last with a gap
+        [4] * 11 + [2, -1, -1] + [7] * 5,
+        [-1] * 5 + [3] * 14,  # prompts, padded before, among and after their tokens
+        [3] * 4 + [-1] * 3 + [3] * 5 + [-1] * 7,
+    ]
+)
+VALID = PACKED >= 0
+CUT = 9  # inside a document of each row, or its padding
+
+
+def places() -> tuple[np.ndarray, np.ndarray]:
+    """Of each token of PACKED, and then of the token after each row: its document, which is a row of X, and place."""
+    documents, place, after, document = [], [], [], -1
+    for row in PACKED:
+        last = None
+        for segment in row[row >= 0]:
+            document, n = (document, n + 1) if segment == last else (document + 1, 0)
+            last = segment
+            documents.append(document)
+            place.append(n)
+        after.append((document, n + 1))
+    return tuple(np.array([*found, *more]) for found, more in zip((documents, place), zip(*after)))  # noqa: B905
+
+
+WHERE = places()
 
 
 def stepwise(mixer, x, cache):
@@ -52,126 +84,81 @@ def stepwise(mixer, x, cache):
     return y.swapaxes(0, 1), cache
 
 
+def pieces(mixer, x, cut, cache, ids=None):
+    """``prefill`` in two pieces."""
+    before, cache = mixer.prefill(x[:, :cut], cache, None if ids is None else ids[:, :cut])
+    after, cache = mixer.prefill(x[:, cut:], cache, None if ids is None else ids[:, cut:])
+    return jnp.concatenate([before, after], axis=1), cache
+
+
 @every_mixer
 def test_step_by_step_and_cut_prefill_equal_the_whole_call(name):
     graph, params = built(name)
 
-    @quick_jit
+    @jax.jit
     def run(params, x):
         mixer = merge(graph, params)
-        cache, parts = mixer.init_cache(B, T), []
-        for piece in jnp.split(x, (1, 8), axis=1):
-            y, cache = mixer.prefill(piece, cache)
-            parts.append(y)
-        return {
-            "call": mixer(x),
-            "prefill": mixer.prefill(x, mixer.init_cache(B, T)),
-            "cut prefill": (jnp.concatenate(parts, axis=1), cache),
-            "steps": stepwise(mixer, x, mixer.init_cache(B, T)),
-        }
+        empty = mixer.init_cache(len(x), T)
+        return pieces(mixer, x, 8, empty), stepwise(mixer, x, empty)
 
-    out = run(params, draw(B, T, DIM))
-    close(out["call"], out["prefill"][0], f"{name}: call")
-    for what in ("cut prefill", "steps"):
-        close(out[what], out["prefill"], f"{name}: {what}")
+    cut, steps = run(params, X)
+    want = whole(name)[1][0]
+    close(cut[0], want, f"{name}: cut prefill")
+    close(steps[0], want, f"{name}: steps")
+    close(steps[1], cut[1], f"{name}: cache after steps")
 
 
-@every_mixer
+def packed_equal_separate(name, gradients):
+    """Packed documents, whole and cut with a token decoded after; each is compared with a row of the whole call."""
+    graph, params = built(name)
+    weights = np.zeros_like(WEIGHTS)
+    weights[WHERE] = WEIGHTS[WHERE]
+    garbage = 10 * np.asarray(draw(*PACKED.shape, DIM, seed=3))
+
+    def packed(params, x):
+        mixer, given = merge(graph, params), x[WHERE]
+        tokens, following = jnp.asarray(garbage).at[VALID].set(given[: -len(PACKED)]), given[-len(PACKED) :]
+        y, cache = pieces(mixer, tokens, CUT, mixer.init_cache(len(PACKED), T + 1), jnp.asarray(PACKED))
+        y_next, _ = mixer.step(following, cache)
+        return jnp.concatenate([y[VALID], y_next]), mixer(tokens, jnp.asarray(PACKED))[VALID]
+
+    def with_gradients(params, x):
+        cut, vjp, uncut = jax.vjp(packed, params, x, has_aux=True)
+        return (cut, uncut), vjp(jnp.asarray(weights[WHERE]))
+
+    (cut, uncut), *found = jax.jit(with_gradients if gradients else lambda *args: (packed(*args),))(params, X)
+    run, (y, _) = whole(name)
+    cut, uncut, want = np.asarray(cut), np.asarray(uncut), np.asarray(y)[WHERE]
+    for n in range(WHERE[0].max() + 1):
+        of, at = WHERE[0] == n, WHERE[1][WHERE[0] == n]
+        close(cut[of], want[of], f"{name}: packed and cut, document {n} at {at}")
+        close(uncut[of[: len(uncut)]], want[: len(uncut)][of[: len(uncut)]], f"{name}: packed, document {n}")
+    if gradients:
+        close(found[0], run(weights, params, X)[1], f"{name}: packed and cut, gradient of ", tolerance(name))
+
+
+@each_default
 def test_packed_documents_equal_separate_calls(name):
-    """Two rows of documents of 5, 1 and 11 tokens in either order, with padding; then one token more."""
-    graph, params = built(name)
-    ids = jnp.asarray([[4] * 5 + [-1] + [2] + [7] * 6 + [-1] + [7] * 5, [4] * 11 + [2, -1, -1] + [7] * 5])
-    where = {5: ((0, ids[0] == 4), (1, ids[1] == 7)), 1: ((0, ids[0] == 2), (1, ids[1] == 2))}
-    where[11] = ((0, ids[0] == 7), (1, ids[1] == 4))
-    x, x_next = draw(2, T, DIM), draw(2, DIM, seed=1)
-
-    def take(y, n):
-        return jnp.stack([y[row][np.asarray(mask)] for row, mask in where[n]])
-
-    @quick_jit
-    def run(params, x, x_next):
-        mixer = merge(graph, params)
-        alone = {n: mixer(jnp.concatenate([take(x, n), x_next], axis=1) if n > 1 else take(x, n)) for n in where}
-        cache, parts = mixer.init_cache(2, T + 1), []
-        for piece in (slice(0, 9), slice(9, T)):  # 9 is inside a document of each row
-            y, cache = mixer.prefill(x[:, piece], cache, ids[:, piece])
-            parts.append(y)
-        after, _ = mixer.step(x_next[:, 0], cache)
-        return alone, mixer(x, ids), jnp.concatenate(parts, axis=1), after
-
-    alone, packed, cut, after = run(params, x, x_next[:, None])
-    for n in where:
-        close(take(packed, n), alone[n][:, :n], f"{name}: packed document of {n}")
-        close(take(cut, n), alone[n][:, :n], f"{name}: document of {n}, packed and cut")
-    close(after[0], alone[11][0, 11], f"{name}: the token after a document of 11")
+    packed_equal_separate(name, gradients=True)
 
 
-@each_default_and_rarely_the_others
-def test_padding_is_transparent(name):
-    """Prompts of one length, padded before, after or among their tokens, cut in the middle, and a token decoded.
-
-    Packed documents have padding too, so what is switched comes here with ``-m exhaustive`` only.
-    """
-    graph, params = built(name)
-    rows, length = 3, T - 5
-    valid = np.ones((rows, T), bool)
-    valid[0, :5] = valid[1, length:] = valid[2, [0, 4, 5, 6, 12]] = False
-    ids = jnp.where(valid, 3, -1)
-    weights = draw(rows, length + 1, DIM, seed=2)
-
-    @quick_jit
-    def run(params, x, garbage):
-        def plain(params):
-            return merge(graph, params)(x)
-
-        def padded(params):
-            mixer = merge(graph, params)
-            tokens = garbage.at[np.nonzero(valid)].set(x[:, :length].reshape(-1, DIM))
-            cache, parts = mixer.init_cache(rows, length + 1), []
-            for piece in (slice(0, 9), slice(9, T)):
-                y, cache = mixer.prefill(tokens[:, piece], cache, ids[:, piece])
-                parts.append(y)
-            y = jnp.concatenate(parts, axis=1)[np.nonzero(valid)].reshape(rows, length, DIM)
-            y_next, _ = mixer.step(x[:, length], cache)
-            return jnp.concatenate([y, y_next[:, None]], axis=1)
-
-        def outputs_and_gradients(call):
-            y, vjp = jax.vjp(call, params)
-            return y, vjp(weights)[0]
-
-        return outputs_and_gradients(padded), outputs_and_gradients(plain)
-
-    padded, plain = run(params, draw(rows, length + 1, DIM), 10 * draw(rows, T, DIM, seed=3))
-    close(padded[0], plain[0], f"{name}: padded")
-    close(padded[1], plain[1], f"{name}: padded, gradient of ")
+@each_other
+def test_what_is_switched_packs_too(name):
+    packed_equal_separate(name, gradients=False)
 
 
-def call(graph, params, x):
-    return merge(graph, params)(x)
-
-
-def outputs_and_gradients(graph, weights, params, x):
-    """y, and the gradients of sum(weights * y) with respect to the parameters and x."""
-    y, vjp = jax.vjp(functools.partial(call, graph), params, x)
-    return y, vjp(weights.astype(y.dtype))
-
-
-X, WEIGHTS = draw(8, T, DIM), draw(8, T, DIM, seed=1)
-
-
-@functools.cache
-def whole(name):
-    """The compiled whole call, and its results at X."""
-    graph, params = built(name)
-    run = quick_jit(functools.partial(outputs_and_gradients, graph, WEIGHTS))
-    return run, run(params, X)
+@pytest.mark.exhaustive
+@each_other
+def test_gradients_of_what_is_switched_and_packed(name):
+    packed_equal_separate(name, gradients=True)
 
 
 @every_mixer
 def test_future_tokens_change_nothing(name):
     run, (y, _) = whole(name)
-    cut = 8
-    other, _ = run(built(name)[1], X.at[:, cut:].set(draw(8, T - cut, DIM, seed=2)))
+    cut, x = 8, X.copy()
+    x[:, cut:] = draw(8, T - cut, DIM, seed=2)
+    other, y = (np.asarray(z) for z in (run(WEIGHTS, built(name)[1], x)[0], y))
     close(other[:, :cut], y[:, :cut], f"{name}: the past", 1e-6)
     changed = np.linalg.norm(other[:, cut:] - y[:, cut:], axis=-1) / np.linalg.norm(y[:, cut:], axis=-1)
     assert changed.min() > 1e-3, f"{name}: a token does not reach its own output"
@@ -180,62 +167,59 @@ def test_future_tokens_change_nothing(name):
 @every_mixer
 def test_bfloat16_is_near_float32_and_its_gradients_are_finite(name):
     graph, params = built(name, jnp.bfloat16)
-    run = quick_jit(functools.partial(outputs_and_gradients, graph, WEIGHTS))
-    y, gradients = run(params, X.astype(jnp.bfloat16))
+    run = jax.jit(functools.partial(outputs_and_gradients, graph))
+    y, gradients = run(WEIGHTS, params, X.astype(jnp.bfloat16))
     assert y.dtype == jnp.bfloat16, f"{name}: y is {y.dtype}"
     want = whole(name)[1][0]
     if chooses(name):  # rounding tips a choice for a few tokens, whose outputs are then others: most are near
-        errors = np.linalg.norm(y.astype(jnp.float32) - want, axis=-1) / np.linalg.norm(want, axis=-1)
+        errors = np.linalg.norm(np.asarray(y, np.float32) - want, axis=-1) / np.linalg.norm(want, axis=-1)
         assert np.mean(errors < 2e-2) > 0.8, f"{name}: bfloat16: errors {np.sort(errors.ravel())[::-1][:40]}"
     else:
         close(y, want, f"{name}: bfloat16", 2e-2)
     for path, g in jax.tree.leaves_with_path(gradients):
-        where = jax.tree_util.keystr(path)
-        assert jnp.all(jnp.isfinite(g)), f"{name}: gradient of {where} is not finite"
-        assert jnp.any(g != 0), f"{name}: gradient of {where} is zero"
+        where, g = jax.tree_util.keystr(path), np.asarray(g, np.float32)
+        assert np.isfinite(g).all(), f"{name}: gradient of {where} is not finite"
+        assert np.any(g != 0), f"{name}: gradient of {where} is zero"
 
 
 @each_default
 def test_vmap_and_checkpoint_agree(name):
+    """Two models by two halves of the inputs, of which a map over either leaves the other whole, recomputed."""
     graph, params = built(name)
     _, other = built(name, seed=1)
-    run, (y, gradients) = whole(name)
-    y_other, _ = run(other, X)
+    run, one = whole(name)
+    two = run(WEIGHTS, other, X)
+    halves = lambda x: x.reshape(2, 4, T, DIM)  # noqa: E731
 
-    @quick_jit
-    def mapped(params, other, x):
-        one = functools.partial(call, graph)
-        stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), params, other)
-        return jax.vmap(one, (None, 0))(params, x.reshape(2, 4, T, DIM)), jax.vmap(one, (0, None))(stacked, x)
+    @jax.jit
+    def mapped(models, x):
+        recomputed = jax.checkpoint(functools.partial(call, graph))
+        y, vjp = jax.vjp(jax.vmap(jax.vmap(recomputed, (None, 0)), (0, None)), models, halves(x))
+        return y, vjp(jnp.stack([halves(WEIGHTS)] * 2))
 
-    inputs, models = mapped(params, other, X)
-    close(inputs.reshape(y.shape), y, f"{name}: vmap over inputs")
-    close(models, jnp.stack([y, y_other]), f"{name}: vmap over parameters")
-
-    @quick_jit
-    def recomputed(params, x):
-        _, vjp = jax.vjp(jax.checkpoint(functools.partial(call, graph)), params, x)
-        return vjp(WEIGHTS)
-
-    close(recomputed(params, X), gradients, f"{name}: checkpoint, gradient of ")
+    y, (gradients, gradient) = mapped(jax.tree.map(lambda *leaves: np.stack(leaves), params, other), X)
+    close(np.reshape(y, (2, *X.shape)), np.stack([one[0], two[0]]), f"{name}: vmap")
+    want = jax.tree.map(lambda *leaves: np.stack(leaves), one[1][0], two[1][0])
+    close(gradients, want, f"{name}: vmap and checkpoint, gradient of ", tolerance(name))
+    gradient = np.reshape(gradient, X.shape)
+    close(gradient, one[1][1] + two[1][1], f"{name}: vmap and checkpoint, gradient of x", tolerance(name))
 
 
 @each_default
 def test_sharded_over_eight_devices_equals_one(name):
     """Batch and parameters both spread: each parameter along its largest axis that 8 divides."""
-    graph, params = built(name)
     mesh = Mesh(np.array(jax.devices()[:8]), ("data",))
 
     def spread(p):
         axes = [axis for axis, size in enumerate(p.shape) if size % 8 == 0]
         axis = max(axes, key=lambda axis: p.shape[axis], default=None)
         spec = PartitionSpec(*("data" if a == axis else None for a in range(p.ndim)))
-        return jax.device_put(p, NamedSharding(mesh, spec))
+        return jax.device_put(np.asarray(p), NamedSharding(mesh, spec))
 
     rows = NamedSharding(mesh, PartitionSpec("data"))
-    run = quick_jit(functools.partial(outputs_and_gradients, graph))
-    got = run(jax.device_put(WEIGHTS, rows), jax.tree.map(spread, params), jax.device_put(X, rows))
-    close(got, whole(name)[1], f"{name}: sharded", tolerance(name))
+    run, want = whole(name)
+    got = run(jax.device_put(WEIGHTS, rows), jax.tree.map(spread, built(name)[1]), jax.device_put(X, rows))
+    close(got, want, f"{name}: sharded", tolerance(name))
 
 
 def published(config: MixerConfig) -> MixerConfig:

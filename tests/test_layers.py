@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from definitions.common import DEPTH, DIM, exact_gelu, floors, gelu, sigmoid, silu, softplus
 from flax import nnx
-from mixers import CONFIGS, built, close, draw, every_mixer, merge, mixer_of, quick_jit
+from mixers import CONFIGS, X, built, close, draw, every_mixer, mixer_of, whole
 from subquad.archs import LM, LMConfig
 from subquad.layers import (
     CHANNEL_MIXERS,
@@ -55,12 +55,10 @@ def named(params):
 
 @every_mixer
 def test_mixer_computes_its_papers_equations(name):
-    graph, params = built(name)
-    x = draw(2, LENGTH, DIM)
-    got = quick_jit(lambda params, x: merge(graph, params)(x))(params, x)
-    config, arrays = CONFIGS[name], named(nnx.to_pure_dict(params))
+    got, rows = whole(name)[1][0][:2], X[:2].astype(np.float64)
+    config, arrays = CONFIGS[name], named(nnx.to_pure_dict(built(name)[1]))
     definition = definitions.of(mixer_of(name)).definition
-    close(got, np.stack([definition(config, arrays, row) for row in np.asarray(x, np.float64)]), name)
+    close(got, np.stack([definition(config, arrays, row) for row in rows]), name)
 
 
 CHANNEL = {
@@ -195,7 +193,7 @@ def test_rwkv4_takes_keys_whose_exponentials_are_out_of_range():
         mixer = nnx.merge(graph, params)
         return jnp.sum(jnp.where(ids[..., None] < 0, 0, mixer.means(k + shift, v, mixer.init_cache(2, 0), ids)[0] ** 2))
 
-    found = [quick_jit(jax.value_and_grad(moved, argnums=(0, 1)))(params, k, shift) for shift in (0.0, -300.0, 300.0)]
+    found = [jax.jit(jax.value_and_grad(moved, argnums=(0, 1)))(params, k, shift) for shift in (0.0, -300.0, 300.0)]
     for shifted in found[1:]:
         close(shifted, found[0], "moved keys", 1e-4)  # of which 300 leaves 3e-5 as the last bit
 
@@ -286,7 +284,7 @@ def test_where_a_text_has_fewer_than_would_be_chosen_all_are_seen(config):
     """As it must where a text begins, or decoding could not; the op, which is given a whole text, refuses it."""
     x, plain = draw(2, LENGTH, DIM), AttentionConfig(head_dim=16)
     sparse, dense = (each.build(DIM, rngs=nnx.Rngs(0)) for each in (config, plain))
-    close(quick_jit(lambda x: sparse(x))(x), dense(x), type(config).__name__)
+    close(jax.jit(lambda x: sparse(x))(x), dense(x), type(config).__name__)
 
 
 def test_unknown_features_are_refused(monkeypatch):

@@ -7,7 +7,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from mixers import quick_jit
 from subquad.archs import LM, LMConfig
 from subquad.layers import (
     AttentionConfig,
@@ -36,10 +35,10 @@ def build(config: LMConfig, key: jax.Array, **kwargs) -> LM:
 
 # Compiling is most of what these tests cost: one program for each shape, shared.
 KEY = jax.random.key(3)
-make = quick_jit(build, static_argnums=0, static_argnames="dtype")
-call = quick_jit(LM.__call__)
-prefill = quick_jit(LM.prefill)
-step = quick_jit(LM.step)
+make = jax.jit(build, static_argnums=0, static_argnames="dtype")
+call = jax.jit(LM.__call__)
+prefill = jax.jit(LM.prefill)
+step = jax.jit(LM.step)
 
 
 def tokens(shape, seed=0, vocab=CONFIG.vocab):
@@ -116,8 +115,8 @@ def test_the_trunk_is_its_blocks_one_after_another(depth):
         logits = nnx.merge(graph, params, constants)(x)
         return jnp.sum(weights * logits), logits
 
-    (_, found), gradient = quick_jit(jax.value_and_grad(scanned, has_aux=True))(params)
-    (_, expected), oracle = quick_jit(jax.value_and_grad(unrolled, has_aux=True))(params)
+    (_, found), gradient = jax.jit(jax.value_and_grad(scanned, has_aux=True))(params)
+    (_, expected), oracle = jax.jit(jax.value_and_grad(unrolled, has_aux=True))(params)
     close(found, expected, "unrolled")
     for (path, g), e in zip(jax.tree.leaves_with_path(gradient), jax.tree.leaves(oracle), strict=True):
         close(g, e, f"gradient of {jax.tree_util.keystr(path)}", rtol=1e-4)
@@ -188,8 +187,8 @@ def test_seeds_under_vmap_are_the_models_built_one_by_one():
     config = dataclasses.replace(CONFIG, pattern=(MinGRUConfig(),), mlp=None)
     x, keys = tokens((2, 9), seed=8), jax.random.split(jax.random.key(5))
     graphdef, _ = nnx.split(make(config, KEY))
-    params = quick_jit(jax.vmap(lambda key: nnx.state(build(config, key))))(keys)
-    both = quick_jit(jax.vmap(lambda p: nnx.merge(graphdef, p)(x)))(params)
+    params = jax.jit(jax.vmap(lambda key: nnx.state(build(config, key))))(keys)
+    both = jax.jit(jax.vmap(lambda p: nnx.merge(graphdef, p)(x)))(params)
     for i, key in enumerate(keys):
         close(both[i], call(make(config, key), x), f"seed {i}")
 

@@ -19,13 +19,21 @@ GATES = {"g", "gv", "i", "f"}  # float32 even where the other inputs are bfloat1
 SMALL = 1e-3  # an array of smaller root mean square is compared on this scale, since it may be zero exactly
 
 CASES = {op: dispatch.load(op, "cases").CASES for op in dispatch.IMPLEMENTATIONS}
-PARAMETERS = [
-    pytest.param(op, impl, case, id=f"{op}-{impl}-{case.name}", marks=[pytest.mark.slow] if case.slow else [])
-    for op, impls in dispatch.IMPLEMENTATIONS.items()
-    for impl in impls
-    if impl in dispatch.PORTABLE and impl != "reference"
-    for case in CASES[op]
-]
+
+
+def parameters() -> Iterator[Any]:
+    """Every op's cases: each second compiled as users do, and with ``-m exhaustive`` the others so, too."""
+    for op, impls in dispatch.IMPLEMENTATIONS.items():
+        for impl in impls:
+            if impl not in dispatch.PORTABLE or impl == "reference":
+                continue
+            for number, case in enumerate(CASES[op]):
+                name, slow = f"{op}-{impl}-{case.name}", [pytest.mark.slow] if case.slow else []
+                optimized = [*slow, pytest.mark.optimized]
+                yield pytest.param(op, impl, case, id=name, marks=slow if number % 2 else optimized)
+                if number % 2:
+                    marks = [*optimized, pytest.mark.exhaustive]
+                    yield pytest.param(op, impl, case, id=f"{name}, optimized", marks=marks)
 
 
 def draw(op: str, case: Case, seed: int) -> tuple[Any, Any]:
@@ -74,7 +82,7 @@ def definition(op: str, case: Case, inputs: Any, cotangents: Any) -> dict[str, A
         return x if np.issubdtype(x.dtype, np.integer) else x.astype(wide)
 
     with jax.enable_x64(True):
-        compute = jax.jit(everything(op, "reference", case))
+        compute = jax.jit(everything(op, "reference", case), compiler_options={"xla_backend_optimization_level": 0})
         return jax.tree.map(np.asarray, compute(*jax.tree.map(widened, (inputs, cotangents))))
 
 
@@ -101,7 +109,7 @@ def check(op: str, impl: str, case: Case, found: dict[str, Any], expected: dict[
     assert not misses, f"{op} by {impl}, case {case.name!r}: " + "; ".join(misses)
 
 
-@pytest.mark.parametrize(("op", "impl", "case"), PARAMETERS)
+@pytest.mark.parametrize(("op", "impl", "case"), list(parameters()))
 def test_implementation_agrees_with_the_definition(op, impl, case):
     inputs, cotangents = draw(op, case, seed=0)
     found = jax.jit(everything(op, impl, case))(inputs, cotangents)
@@ -115,6 +123,7 @@ def poison() -> None:
     del filled
 
 
+@pytest.mark.optimized
 @pytest.mark.parametrize("what", ["g", "gv", "bonus"])
 @pytest.mark.parametrize(("batch", "width"), [(1, 32), (2, 64)])
 def test_a_short_sequence_from_no_state_reads_only_what_was_written(what, batch, width):
@@ -135,6 +144,7 @@ def test_a_short_sequence_from_no_state_reads_only_what_was_written(what, batch,
     assert error < 2e-6, f"gla with {what}: {error}"
 
 
+@pytest.mark.optimized
 @pytest.mark.parametrize("op", dispatch.IMPLEMENTATIONS)
 def test_vmap_agrees_with_the_definition(op):
     case = CASES[op][0]

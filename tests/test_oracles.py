@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from mixers import close, quick_jit
+from mixers import close
 from subquad.archs import LM
 from subquad.archs.hf import FAMILIES, from_pretrained, from_tensors
 from subquad.archs.hf.convert import Source, loaded, sources
@@ -42,7 +42,7 @@ LOADABLE = [name for name in ORACLES if oracle(name)[0]["model_type"] in FAMILIE
 WHOLE = [name for name in LOADABLE if not FAMILIES[oracle(name)[0]["model_type"]].mixers_only]
 
 
-@quick_jit
+@jax.jit
 def outputs(lm: LM, tokens: jax.Array):
     """The logits as a whole; and by a prefill, then step by step."""
     cache = lm.init_cache(*tokens.shape)
@@ -65,7 +65,7 @@ def test_logits_are_those_of_transformers(name):
     close(stepwise, logits, f"{name}: prefill and steps", TOLERANCE)
 
 
-@quick_jit
+@jax.jit
 def mixed(mixer: Mixer, x: jax.Array):
     """What a mixer returns as a whole; and step by step, ``[T, B, D]``."""
 

@@ -104,6 +104,7 @@ def test_refusals():
         parse(["profile", "decode", "--archs", "mamba22"])()
 
 
+@pytest.mark.optimized
 def test_a_kernel_s_cycles_are_counted_without_a_tpu():
     point = Point("gla scalar", Size(T=512, H=2), backward=False)
     failed, one = count([Point("no such op", Size(), backward=False), point], "v6e")

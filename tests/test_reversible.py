@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from mixers import MIXERS, quick_jit, small
+from mixers import MIXERS, small
 from subquad.archs import LM, LMConfig
 from subquad.layers import AttentionConfig, GeluMLPConfig, HGRN2Config, MinGRUConfig, MixerConfig, RWKV7Config
 from subquad.layers.residual import _plus
@@ -38,7 +38,7 @@ TOKENS = jax.random.randint(jax.random.key(1), IDS.shape, 0, HYBRID.vocab)
 
 
 def build(config: LMConfig, **kwargs) -> LM:
-    return quick_jit(lambda: LM(config, rngs=nnx.Rngs(3), **kwargs))()
+    return jax.jit(lambda: LM(config, rngs=nnx.Rngs(3), **kwargs))()
 
 
 def published(lm: LM, tokens: jax.Array, ids: jax.Array | None, *, exact: bool = False) -> jax.Array:
@@ -85,7 +85,7 @@ def errors(config: LMConfig, ids: jax.Array | None = IDS, *, exact: bool = False
             for hidden in (LM.hidden, functools.partial(published, exact=exact))
         ]
 
-    (found, hidden), (expected, oracle) = quick_jit(both)(params)
+    (found, hidden), (expected, oracle) = jax.jit(both)(params)
     real = IDS >= 0
     pairs = [("hidden", hidden[real], oracle[real])]
     leaves = zip(jax.tree.leaves_with_path(found), jax.tree.leaves(expected), strict=True)
@@ -118,9 +118,9 @@ def test_gradients_are_those_of_the_same_function(name):
 
 def test_decoding_runs_the_same_streams():
     lm = build(HYBRID)
-    whole, cache, logits = quick_jit(LM.__call__)(lm, TOKENS), lm.init_cache(2, 12), []
-    left, cache = quick_jit(LM.prefill)(lm, TOKENS[:, :9], cache)
-    step = quick_jit(LM.step)
+    whole, cache, logits = jax.jit(LM.__call__)(lm, TOKENS), lm.init_cache(2, 12), []
+    left, cache = jax.jit(LM.prefill)(lm, TOKENS[:, :9], cache)
+    step = jax.jit(LM.step)
     for t in range(9, 12):
         y, cache = step(lm, TOKENS[:, t], cache)
         logits.append(y)
@@ -130,7 +130,7 @@ def test_decoding_runs_the_same_streams():
 def test_checkpoint_changes_memory_only():
     def gradient(residual):
         lm = build(dataclasses.replace(HYBRID, depth=6, pattern=(MinGRUConfig(),), residual=residual))
-        compiled = quick_jit(jax.grad(lambda lm: jnp.sum(lm(TOKENS) ** 2))).lower(lm).compile()
+        compiled = jax.jit(jax.grad(lambda lm: jnp.sum(lm(TOKENS) ** 2))).lower(lm).compile()
         plan = compiled.memory_analysis()
         assert plan is not None
         return compiled(lm), plan.temp_size_in_bytes

@@ -6,7 +6,7 @@ import numpy as np
 from definitions.common import DIM
 from definitions.rwkv7 import definition
 from flax import nnx
-from mixers import close, draw, quick_jit
+from mixers import close, draw
 from subquad.archs import LM, LMConfig
 from subquad.layers import RWKV7ChannelConfig, RWKV7Config
 from test_layers import named
@@ -24,13 +24,13 @@ def perturbed(lm: LM) -> LM:
 
 
 def make() -> LM:
-    return quick_jit(lambda: perturbed(LM(CONFIG, rngs=nnx.Rngs(2))))()
+    return jax.jit(lambda: perturbed(LM(CONFIG, rngs=nnx.Rngs(2))))()
 
 
 def test_prefill_and_steps_are_the_whole_call():
     lm, tokens = make(), jax.random.randint(jax.random.key(0), (2, 9), 0, CONFIG.vocab)
 
-    @quick_jit
+    @jax.jit
     def run(lm, tokens):
         left, cache = lm.prefill(tokens[:, :4], lm.init_cache(2, 9))
         logits = [left]

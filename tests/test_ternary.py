@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from flax import nnx
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from mixers import DEFAULTS, DIM, close, draw, each_default, quick_jit
+from mixers import DEFAULTS, DIM, close, draw, each_default
 from subquad.archs import LM, LMConfig
 from subquad.experiments.commands import Export
 from subquad.experiments.compare.contestants import base, contestants
@@ -79,7 +79,7 @@ def test_a_projection_is_the_papers_code():
         (q, s), (t, m) = eight_bits(normed), trits(linear.kernel[...])
         return straight(normed, q * s) @ straight(linear.kernel[...], t * m) + linear.bias
 
-    @quick_jit
+    @jax.jit
     def run(linear, x, dy):
         (y, vjp), (want, oracle) = jax.vjp(BitLinear.__call__, linear, x), jax.vjp(published, linear, x)
         return (y, vjp(dy)), (want, oracle(dy))
@@ -173,7 +173,7 @@ def test_steps_of_a_scanned_trunk_in_lanes_lower_the_loss():
     config = ternary(MLGRUConfig(), dim=16, depth=5, mlp=SwiGLUConfig(24), embed_std=0.3)
     tokens = jax.random.randint(jax.random.key(1), (2, 13), 0, config.vocab)
 
-    @quick_jit
+    @jax.jit
     @functools.partial(jax.vmap, in_axes=(0,))
     def steps(key):
         graph, params, rest = nnx.split(LM(config, dtype=jnp.bfloat16, rngs=nnx.Rngs(params=key)), nnx.Param, ...)
@@ -222,7 +222,7 @@ def test_a_comparison_keeps_an_architectures_projections():
 @pytest.fixture(scope="module")
 def lm() -> LM:
     config = LMConfig(29, 32, 2, (MLGRUConfig(),), SwiGLUConfig(24), projection="ternary", tied=False, embed_std=0.3)
-    return quick_jit(lambda key: LM(config, rngs=nnx.Rngs(params=key)))(jax.random.key(0))
+    return jax.jit(lambda key: LM(config, rngs=nnx.Rngs(params=key)))(jax.random.key(0))
 
 
 def test_an_export_reads_back_as_what_was_trained(lm, tmp_path, monkeypatch, capsys):
@@ -242,7 +242,7 @@ def test_an_export_reads_back_as_what_was_trained(lm, tmp_path, monkeypatch, cap
     for path, value in nnx.to_flat_state(nnx.state(lm, nnx.Param)):
         if path[-1] != "kernel":
             np.testing.assert_array_equal(kept[path][...], value[...], err_msg=str(path))
-    logits = quick_jit(LM.__call__)
+    logits = jax.jit(LM.__call__)
     tokens = jax.random.randint(jax.random.key(3), (2, 9), 0, 29)
     close(logits(model, tokens), logits(lm, tokens), "logits", 2e-2)  # a rounding to 8 bits may go the other way
 

@@ -59,14 +59,14 @@ PARAMETERS = [
 ]
 NARROW, COMMON, WIDE = Size(2048, 8, 64, 64), Size(65536, 16, 128, 128), Size(8192, 8, 256, 256)
 SIZES = {"v5e": WIDE, "v5p": NARROW, "v6e": COMMON}
-"""A compilation takes up to half a minute. Each generation has a width, the widest where memory runs out first; other
-pairs are left to ``-m exhaustive``."""
+"""A compilation takes up to half a minute. Each generation has a width and a length, the widest where memory runs out
+first; other pairs are left to ``-m exhaustive``."""
 
 
 def compiled(op):
     """What an op is compiled for. Channels without heads are cut into the same blocks, however many there are."""
     for chip, own in SIZES.items():
-        for size in (NARROW, COMMON, WIDE) if "H" in OPS[op].axes() else (COMMON,):
+        for size in (NARROW, COMMON, WIDE) if "H" in OPS[op].axes() else (own,):
             if op.startswith("blocks"):  # slow to compile where keys are cut in spans; one size of block stands for all
                 own = NARROW if op == "blocks 64" else None
             marks = [pytest.mark.exhaustive] if "H" in OPS[op].axes() and size != own else []
@@ -195,6 +195,7 @@ def test_most_cases_are_supported(op):
     assert len(refused) < len(CASES[op]) / 2, refused
 
 
+@pytest.mark.optimized
 @pytest.mark.parametrize(("op", "generation", "size"), COMPILED)
 def test_kernels_compile_for_a_tpu_that_is_elsewhere(op, generation, size):
     """A kernel that takes more than its vector memory, or whose layouts a TPU lacks, fails here as it would there."""

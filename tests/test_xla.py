@@ -2,11 +2,13 @@
 
 import jax
 import jax.numpy as jnp
+import pytest
 from flax import nnx
 from subquad.archs import LM, LMConfig
 from subquad.layers import Mamba2Config
 
 
+@pytest.mark.optimized
 def test_four_models_at_once_are_each_alone():
     mixer = Mamba2Config(heads=1, head_dim=64, state_dim=27)
     config = LMConfig(64, dim=32, depth=2, pattern=(mixer,), embed_std=0.3)
