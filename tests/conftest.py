@@ -55,6 +55,10 @@ def pytest_collection_finish() -> None:
 
 
 def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
-    """Collects after each file, while the warnings that it may lead to are filtered."""
+    """After each file lets its compiled programs go, of which a process can map so many and then crashes, and collects.
+
+    Here the warnings that collecting may lead to are filtered.
+    """
     if nextitem is None or nextitem.path != item.path:
+        jax.clear_caches()
         gc.collect()

@@ -120,12 +120,12 @@ def whole(name: str):
     return run, run(WEIGHTS, params, X)
 
 
-def close(got, want, what: str, tolerance: float = TOLERANCE) -> None:
-    """Compares every array of two trees by relative norm."""
+def close(got, want, what: str, tolerance: float = TOLERANCE, least: float = 1e-3) -> None:
+    """Compares every array of two trees by norm of the difference over the norm, or over ``least`` if that is more."""
     assert jax.tree.structure(got) == jax.tree.structure(want), what
     for (path, a), b in zip(jax.tree.leaves_with_path(got), jax.tree.leaves(want), strict=True):
         a, b = (np.asarray(z, np.complex128 if np.iscomplexobj(z) else np.float64) for z in (a, b))
         assert a.shape == b.shape, f"{what}{jax.tree_util.keystr(path)}: shape {a.shape}, expected {b.shape}"
-        error = np.linalg.norm(a - b) / max(np.linalg.norm(b), 1e-3)
+        error = np.linalg.norm(a - b) / max(np.linalg.norm(b), least)
         ERRORS.append(float(error))
         assert error <= tolerance, f"{what}{jax.tree_util.keystr(path)}: relative error {error:.1e}"
