@@ -5,6 +5,7 @@ Compiling is most of the time of the tests, and what LLVM optimises half of it. 
 """
 
 import gc
+import itertools
 import os
 import signal
 from pathlib import Path
@@ -54,11 +55,22 @@ def pytest_collection_finish() -> None:
     gc.set_threshold(100_000, 20, 100)
 
 
-def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
-    """After each file lets its compiled programs go, of which a process can map so many and then crashes, and collects.
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Puts together what is about one mixer, whose programs several tests share."""
+    places = [i for i, item in enumerate(items) if item.path.stem in ("test_laws", "test_layers")]
+    name = lambda item: item.callspec.params.get("name", "") if hasattr(item, "callspec") else ""  # noqa: E731
+    for i, item in zip(places, sorted((items[i] for i in places), key=name), strict=True):
+        items[i] = item
 
-    Here the warnings that collecting may lead to are filtered.
+
+finished = itertools.count(1)
+
+
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
+    """Lets compiled programs go from time to time, of which a process can map so many before it crashes.
+
+    What collecting may lead to are warnings, which are filtered here.
     """
-    if nextitem is None or nextitem.path != item.path:
+    if nextitem is None or next(finished) % 50 == 0 or nextitem.path != item.path:
         jax.clear_caches()
         gc.collect()
