@@ -141,13 +141,18 @@ def floor(row: Row) -> float:
     return max(row["memory floor"], row["matrix floor"], row["vector floor"])
 
 
+def over_floor(row: Row) -> float:
+    """How many times the largest floor a program takes: no less than once, since kernels are counted without waits."""
+    return max(1.0, both(row) / floor(row))
+
+
 def cells(row: Row) -> tuple[str, ...]:
     """What the table shows of one program, by ``COLUMNS``."""
     which = (row["TPU"], row["op"], ",".join(str(row[axis]) for axis in "THKV"), row["pass"])
     if "missing" in row:
         return which + ("–",) * (len(COLUMNS) - len(which))
     cycles = (row["kernels"], row["relayout"], both(row))
-    floors = (row["memory floor"], row["matrix floor"], row["vector floor"], both(row) / floor(row))
+    floors = (row["memory floor"], row["matrix floor"], row["vector floor"], over_floor(row))
     temporary = row["temporary bytes"]
     return (
         *which, *(f"{x:.2f}" if x else "–" for x in cycles + floors), f"{row['spill slots']:.0%}",

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from itertools import groupby
 from typing import Any
 
-from ..profile.tpu import Row, both, floor
+from ..profile.tpu import Row, both, over_floor
 from .behaviour import HOME, RECORDS
 
 RECORD = RECORDS / "tpu.json"
@@ -19,11 +19,11 @@ model has it: projections and per-head norms before it, a projection after it.
 
 - kernels: bundles of instructions, one a cycle. Waits for copies between memories are not in them.
 - relayout: what the memory takes for the copies and transposes with which XLA brings arrays into a kernel's layout and
-  back. What else XLA computes around a kernel, as other libraries have it do, is not counted; its arrays are among the
-  temporaries.
+  back; an array that it fetches into vector memory as it lies does not count. Nor does what else XLA computes around a
+  kernel, as other libraries have it do; its arrays are among the temporaries.
 - floors: the memory's for arguments and results, each once a pass; the matrix unit's for the products that these
   kernels make; the vector unit's, where it is counted, for the arithmetic that the recurrence cannot do without.
-- over floor: kernels and relayout over the largest of the floors.
+- over floor: kernels and relayout over the largest of the floors, and 1 where that is more.
 - spill: slots for registers that are stored and loaded again, over the cycles.
 - temporaries: bytes that XLA allocates, among them the op's own arguments, which are made in the same program; and how
   many times what the op's arguments and results take.
@@ -64,7 +64,7 @@ def line(passes: Sequence[Row]) -> str:
         lambda row: f"{both(row):.2f}",
         *((lambda row, name=f"{unit} floor": f"{row[name]:.2f}") for unit in ("memory", "matrix")),
         lambda row: f"{row['vector floor']:.2f}" if row["vector floor"] else "–",
-        lambda row: f"{both(row) / floor(row):.2f}",
+        lambda row: f"{over_floor(row):.2f}",
         lambda row: f"{row['spill slots']:.0%}",
         lambda row: f"{row['temporary bytes'] / 1e6:,.0f}",
         lambda row: f"{row['temporary bytes'] / row['in+out bytes']:.2f}",
