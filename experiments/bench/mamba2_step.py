@@ -100,7 +100,7 @@ def trained(model: LM) -> Run:
         state, metrics = compiled.chunk(*carried, batch, jnp.float32(run.optim.lr))
         return (state,), metrics.loss
 
-    return Run(call, (jax.tree.map(jnp.copy, start),), CALL)
+    return Run(call, (jax.tree.map(jnp.copy, start),), CALL)  # a call consumes its state, and others begin with it too
 
 
 def interleaved(runs: dict[str, Run], turns: int) -> tuple[dict[str, float], dict[str, float]]:

@@ -24,14 +24,11 @@ MEMORY = 232_448 - 1_024
 """Bytes of shared memory of a block, but for barriers."""
 
 
-BLOCKS = 132
-"""Multiprocessors of an H100. While each can have a sequence and head of its own, none shares a block."""
-
-
 def plan_for(gates, r, masked: bool) -> Plan:
-    """How to cut the arrays."""
+    """How to cut the arrays: sequences share a block where there are more, of all heads, than multiprocessors."""
     B, _, H, _, D = gates.shape
-    return Plan(1 if B * H <= BLOCKS else COLUMNS, -(-D // TILE), 1 if r.dtype == "bfloat16" else 3, masked)
+    sequences = COLUMNS if B * H > gpu.multiprocessors() else 1
+    return Plan(sequences, -(-D // TILE), 1 if r.dtype == "bfloat16" else 3, masked)
 
 
 def unsupported(gates, r, **_) -> str | None:
