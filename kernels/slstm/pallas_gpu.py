@@ -27,7 +27,7 @@ MEMORY = 232_448 - 1_024
 def plan_for(gates, r, masked: bool) -> Plan:
     """How to cut the arrays: sequences share a block where there are more, of all heads, than multiprocessors."""
     B, _, H, _, D = gates.shape
-    sequences = COLUMNS if B * H > gpu.multiprocessors() else 1
+    sequences = COLUMNS if gpu.multiprocessors() < B * H else 1
     return Plan(sequences, -(-D // TILE), 1 if r.dtype == "bfloat16" else 3, masked)
 
 
